@@ -1,0 +1,91 @@
+/*
+ * The PKCS#11 client: modules (p11-kit), tokens by URI (RFC 7512), session
+ * pools, login, KEKs and the wrapping of DEKs under them.
+ *
+ * One struct hsm serves a process. Nothing is loaded or connected before the
+ * first call that names a KEK. All functions are thread-safe, wait at most the
+ * configured deadline, and survive lost sessions, removed and re-inserted
+ * tokens and forks: they reopen, log in and retry once. Around every C_* call
+ * the private library context is the thread's default (base/libctx.h).
+ * Called from inside a token they fail with ENVELOPE_E_RECURSION.
+ */
+#ifndef HSM_HSM_H
+#define HSM_HSM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <envelope/status.h>
+
+#include "base/settings.h"
+
+typedef struct hsm hsm;
+
+enum { HSM_DEK_SIZE = 32 };
+
+/* The mechanism byte of a wrapped DEK (docs/wire-format.md). */
+enum hsm_mechanism { HSM_AES_GCM = 1, HSM_AES_KWP = 2, HSM_RSA_OAEP = 3, HSM_KEY_SERVICE = 4 };
+const char *hsm_mechanism_text(enum hsm_mechanism mechanism);
+
+/* Uses module, pin_*, sessions, wrap, iv, deadline, allow_extractable_kek of settings, which must outlive it. No I/O. */
+envelope_status hsm_new(const struct settings *settings, hsm **made);
+/* Closes sessions, forgets PINs; never C_Finalize (see docs/openssl-rules.md). NULL is allowed. */
+void hsm_free(hsm *instance);
+
+/*
+ * Check a KEK URI without touching a token: a pkcs11: URI that p11-kit recognises entirely, that names a token and an
+ * object (label or id), of type secret-key or private/public. ENVELOPE_E_KEK_URI.
+ */
+envelope_status hsm_check_uri(const char *uri);
+/* The URI as it may be stored and shown: no pin-value, no pin-source. malloc'ed; NULL with the error raised. */
+char *hsm_public_uri(const char *uri);
+
+struct hsm_kek_info {
+    char token_label[33];
+    char token_model[17];
+    char token_serial[17];
+    char module[256];
+    char label[128];
+    bool rsa;      /* else AES */
+    unsigned bits; /* 256, 4096 */
+    bool extractable, sensitive, always_sensitive, never_extractable;
+    bool can_encrypt, can_wrap; /* CKA_ENCRYPT/DECRYPT, CKA_WRAP/UNWRAP */
+    enum hsm_mechanism mechanism; /* what `wrap` selects for it */
+};
+/* Find the KEK and read its attributes; unfit attributes are reported in info, not refused here. */
+envelope_status hsm_kek_info(hsm *instance, const char *uri, struct hsm_kek_info *info);
+
+/* 32 bytes: HKDF-SHA-256 over the token's C_GenerateRandom and our own DRBG, so that neither alone decides. */
+envelope_status hsm_generate_dek(hsm *instance, const char *uri, uint8_t dek[HSM_DEK_SIZE]);
+
+/*
+ * Wrap a DEK under the KEK, bound to aad. blob: format | mechanism | body; malloc'ed, the caller frees.
+ * Refuses an extractable or non-sensitive KEK (ENVELOPE_E_KEK_ATTRIBUTES) unless allowed in settings.
+ */
+envelope_status hsm_wrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length,
+                         const uint8_t dek[HSM_DEK_SIZE], uint8_t **blob, size_t *blob_length);
+/*
+ * ENVELOPE_E_UNWRAP: the blob is damaged, or bound to another place, or under another KEK.
+ * ENVELOPE_E_HSM_UNAVAILABLE, ENVELOPE_E_HSM_LOGIN, ENVELOPE_E_KEK_UNKNOWN, …: the token or KEK is not there; the
+ * blob may be good. dek is written only on success.
+ */
+envelope_status hsm_unwrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length, const uint8_t *blob,
+                           size_t blob_length, uint8_t dek[HSM_DEK_SIZE]);
+/* True for the statuses that mean "the token or its KEK cannot be reached now", so that cached DEKs may serve on. */
+bool hsm_is_away(envelope_status status);
+
+/* For setting up: an AES-256 KEK (sensitive, not extractable, encrypt+decrypt+wrap+unwrap) with the URI's label
+ * (and id, if it has one) on the URI's token. ENVELOPE_E_KEY_EXISTS if an object matches already. */
+envelope_status hsm_kek_generate(hsm *instance, const char *uri);
+/* For rigs: C_InitToken + C_InitPIN on the first uninitialised slot of module. ENVELOPE_E_KEY_EXISTS if a token of
+ * that label is there already. */
+envelope_status hsm_token_init(hsm *instance, const char *module, const char *label, const char *so_pin,
+                               const char *user_pin);
+
+struct hsm_counters {
+    uint64_t wraps, unwraps, logins, sessions_opened, recoveries;
+};
+void hsm_count(const hsm *instance, struct hsm_counters *counters);
+
+#endif

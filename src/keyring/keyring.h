@@ -1,0 +1,102 @@
+/*
+ * The keyring: keys, versions, states, the cache of unwrapped DEKs and the
+ * message budgets. The heart; the provider and the command are adapters of it.
+ *
+ * Hot path (docs/design.md, rule 4): keyring_encrypt_begin() and
+ * keyring_decrypt_begin() on a cached DEK take no lock and allocate nothing.
+ * On a miss one thread unwraps, the others wait for it until the deadline.
+ *
+ * Freshness: at most every `refresh` one caller looks at the store's change
+ * counter, so every process sees a rotation or suspension within it. A DEK older
+ * than `ttl` is unwrapped again; while the token is away it serves until
+ * ttl + grace, then fails with the token's error.
+ */
+#ifndef KEYRING_KEYRING_H
+#define KEYRING_KEYRING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <envelope/status.h>
+
+#include "base/aesgcm.h"
+#include "base/settings.h"
+#include "hsm/hsm.h"
+#include "store/store.h"
+
+typedef struct keyring keyring;
+typedef struct keyring_key keyring_key; /* a key this process has met; lives as long as the keyring */
+struct keyring_dek;                     /* one cached version */
+
+/* No I/O: connects to the store and the token at first use. Takes the settings over (settings_clear'ed by it). */
+envelope_status keyring_new(struct settings *settings, keyring **made);
+/* Wipes every DEK. For commands and tests; a provider keeps its keyring until exit and calls keyring_wipe. */
+void keyring_free(keyring *ring);
+/* Wipe all cached DEKs and contexts not leased; the keyring stays usable. Safe at exit. */
+void keyring_wipe(keyring *ring);
+
+const struct settings *keyring_settings(const keyring *ring);
+/* The parts below, connected; NULL with the error raised. For management, not for messages. */
+store *keyring_store(keyring *ring);
+hsm *keyring_hsm(keyring *ring);
+
+/* ---- messages ---- */
+
+/*
+ * What a cipher context holds: a DEK in use, an AES-GCM context keyed with it, and some of its message budget.
+ * Zero-initialised is empty. One thread at a time. The lease may be kept over many messages; begin calls replace
+ * what is stale in it.
+ */
+struct keyring_lease {
+    struct keyring_dek *dek;
+    aesgcm *gcm;       /* keyed with dek; start it with a nonce */
+    uint32_t dek_id;   /* 0: empty */
+    uint32_t messages; /* counted already, not yet used */
+    uint64_t generation;
+};
+
+/* Resolve a name (not NUL-terminated); length 0: the default key. ENVELOPE_E_KEY_NAME, ENVELOPE_E_KEY_UNKNOWN. */
+envelope_status keyring_find(keyring *ring, const char *name, size_t length, keyring_key **key);
+const char *keyring_key_name(const keyring_key *key);
+
+/* One message is about to be encrypted under the key's primary version: count it, make lease hold it. */
+envelope_status keyring_encrypt_begin(keyring *ring, keyring_key *key, struct keyring_lease *lease);
+/* A message of this DEK id is about to be decrypted. ENVELOPE_E_VERSION_UNKNOWN, ENVELOPE_E_VERSION_STATE, … */
+envelope_status keyring_decrypt_begin(keyring *ring, uint32_t dek_id, struct keyring_lease *lease);
+/* Key references name one version: as above, for encryption (counted; active and deactivated allowed) or decryption. */
+envelope_status keyring_reference_begin(keyring *ring, uint32_t dek_id, bool encrypt, struct keyring_lease *lease);
+/* Hand everything back (unused budget too). An empty lease is fine. */
+void keyring_lease_end(keyring *ring, struct keyring_lease *lease);
+/* The key of the DEK in the lease. */
+const keyring_key *keyring_lease_key(const struct keyring_lease *lease);
+/* The DEK itself, for keying another cipher: copied into locked memory of the caller, who wipes it. */
+envelope_status keyring_lease_dek(const struct keyring_lease *lease, uint8_t dek[HSM_DEK_SIZE]);
+
+/* The store's id, from the cache once known (a key reference is checked against it). */
+envelope_status keyring_store_id(keyring *ring, uint8_t id[STORE_ID_SIZE]);
+
+/* ---- management ---- */
+
+struct keyring_key_options {
+    const char *kek_uri;    /* NULL: the configured one */
+    uint64_t message_limit; /* 0: the configured one */
+};
+/* ENVELOPE_E_KEY_EXISTS, ENVELOPE_E_KEY_NAME. */
+envelope_status keyring_create(keyring *ring, const char *name, const struct keyring_key_options *options);
+/*
+ * Make the next version the primary. If another process rotates at the same moment there is one new version, theirs,
+ * and that is success (by_others, may be NULL, tells). version: the new primary's number, may be NULL.
+ */
+envelope_status keyring_rotate(keyring *ring, const char *name, const char *why, uint32_t *version, bool *by_others);
+/* number 0: the key as a whole. */
+envelope_status keyring_suspend(keyring *ring, const char *name, uint32_t number, const char *why);
+envelope_status keyring_resume(keyring *ring, const char *name, uint32_t number, const char *why);
+
+struct keyring_counters {
+    uint64_t hits, unwraps, waits, refreshes, rotations, reservations;
+    size_t cached;
+};
+void keyring_count(const keyring *ring, struct keyring_counters *counters);
+
+#endif
