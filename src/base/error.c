@@ -6,6 +6,9 @@
 
 enum { ERROR_TEXT_MAX = 1024 };
 
+/* Ends a text that was too long. */
+static const char cut_mark[] = "...";
+
 static _Thread_local struct {
     envelope_status status;
     char text[ERROR_TEXT_MAX];
@@ -32,8 +35,10 @@ envelope_status error_context(envelope_status status, const char *format, ...)
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
     size_t used = strlen(text);
-    snprintf(text + used, sizeof text - used, ": %s",
-             last.status == status && last.text[0] ? last.text : envelope_status_text(status));
+    int more = snprintf(text + used, sizeof text - used, ": %s",
+                        last.status == status && last.text[0] ? last.text : envelope_status_text(status));
+    if (more < 0 || (size_t)more >= sizeof text - used)
+        memcpy(text + sizeof text - sizeof cut_mark, cut_mark, sizeof cut_mark);
     last.status = status;
     memcpy(last.text, text, sizeof text);
     return status;

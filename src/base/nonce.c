@@ -68,9 +68,10 @@ static envelope_status refill(struct block *block)
     if (!libctx)
         return error_status();
     block->remaining = 0;
+    uint64_t generation = fork_generation();
     if (RAND_bytes_ex(libctx, block->nonces[0], sizeof block->nonces, 0) != 1)
         return error_raise(ENVELOPE_E_CRYPTO, "OpenSSL's random generator gave no bytes for nonces");
-    block->generation = fork_generation();
+    block->generation = generation;
     block->remaining = NONCES_PER_BLOCK;
     return ENVELOPE_OK;
 }
