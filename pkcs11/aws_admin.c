@@ -1,0 +1,114 @@
+/* CreateKey with CreateAlias; ScheduleKeyDeletion. */
+#include "aws.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/text.h"
+
+enum stage { STAGE_CREATE, STAGE_ALIAS, STAGE_DELETE };
+
+static const char *spec_of(const struct backend_call *call)
+{
+    if (call->type == BACKEND_KEY_SYMMETRIC)
+        return call->bits == 256 ? "SYMMETRIC_DEFAULT" : NULL;
+    switch (call->bits) {
+    case 2048:
+        return "RSA_2048";
+    case 3072:
+        return "RSA_3072";
+    case 4096:
+        return "RSA_4096";
+    default:
+        return NULL;
+    }
+}
+
+/* alias/ and 1 to 250 of a-z A-Z 0-9 / _ -, not AWS's own alias/aws/. */
+static bool is_alias(const char *label)
+{
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_-";
+    size_t length = strlen(label);
+    return strncmp(label, "alias/", 6) == 0 && length > 6 && length <= 256 && strncmp(label, "alias/aws/", 10) != 0 &&
+           !label[strspn(label, allowed)];
+}
+
+static enum backend_step ask_create(const struct aws *aws, struct backend_call *call, struct http_request *request)
+{
+    const char *spec = spec_of(call);
+    if (!spec)
+        return backend_fail(
+            call, CKR_KEY_SIZE_RANGE,
+            error_raise(ENVELOPE_E_ARGUMENT, "AWS KMS makes no key of %u bits of that kind", call->bits));
+    if (call->label && !is_alias(call->label))
+        return backend_fail(
+            call, CKR_ATTRIBUTE_VALUE_INVALID,
+            error_raise(ENVELOPE_E_ARGUMENT, "the label \"%s\" is not an alias; it must read alias/NAME", call->label));
+    enum backend_step step = aws_request_open(aws, call, "CreateKey", request);
+    if (step != BACKEND_SEND)
+        return step;
+    request->once = true;
+    aws_add_text(request, "KeySpec", spec);
+    aws_add_text(request, "KeyUsage", "ENCRYPT_DECRYPT");
+    aws_add_text(request, "Description", call->label ? call->label : "made by Envelope");
+    call->stage = STAGE_CREATE;
+    return aws_request_close(call, request);
+}
+
+static enum backend_step ask_alias(const struct aws *aws, struct backend_call *call, struct http_request *request)
+{
+    http_request_clear(request);
+    enum backend_step step = aws_request_open(aws, call, "CreateAlias", request);
+    if (step != BACKEND_SEND)
+        return step;
+    aws_add_text(request, "AliasName", call->label);
+    aws_add_text(request, "TargetKeyId", call->keys.items[0].id);
+    call->stage = STAGE_ALIAS;
+    return aws_request_close(call, request);
+}
+
+static enum backend_step ask_delete(const struct aws *aws, struct backend_call *call, struct http_request *request)
+{
+    enum backend_step step = aws_request_open(aws, call, "ScheduleKeyDeletion", request);
+    if (step != BACKEND_SEND)
+        return step;
+    char *id = aws_local_id(aws, call, call->key);
+    if (!id)
+        return BACKEND_FAILED;
+    aws_add_text(request, "KeyId", id);
+    free(id);
+    char days[48];
+    snprintf(days, sizeof days, ",\"PendingWindowInDays\":%u", aws->settings->pending_days);
+    buffer_append_text(&request->body, days);
+    call->stage = STAGE_DELETE;
+    return aws_request_close(call, request);
+}
+
+static enum backend_step on_created(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
+                                    struct http_request *request)
+{
+    struct backend_key *key = backend_add_key(call);
+    bool usable = false;
+    if (!key)
+        return BACKEND_FAILED;
+    enum backend_step step = aws_read_metadata(call, "CreateKey", reply, call->label, key, &usable);
+    if (step != BACKEND_DONE)
+        return step;
+    return call->label ? ask_alias(aws, call, request) : BACKEND_DONE;
+}
+
+enum backend_step aws_step_admin(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
+                                 struct http_request *request)
+{
+    static const char *const actions[] = {"CreateKey", "CreateAlias", "ScheduleKeyDeletion"};
+    if (!reply)
+        return call->op == BACKEND_CREATE ? ask_create(aws, call, request) : ask_delete(aws, call, request);
+    enum backend_step step = aws_judge(call, actions[call->stage], reply);
+    if (step != BACKEND_DONE && call->stage == STAGE_ALIAS)
+        error_context(error_status(), "the key %s was made, but not its alias", call->keys.items[0].id);
+    if (step != BACKEND_DONE || call->stage != STAGE_CREATE)
+        return step;
+    return on_created(aws, call, reply, request);
+}

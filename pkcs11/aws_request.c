@@ -1,0 +1,119 @@
+#include "aws.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <openssl/evp.h>
+
+#include "base/error.h"
+#include "base/libctx.h"
+#include "base/text.h"
+
+enum { DIGEST_SIZE = 32 };
+
+enum backend_step aws_request_open(const struct aws *aws, struct backend_call *call, const char *action,
+                                   struct http_request *request)
+{
+    char target[64];
+    snprintf(target, sizeof target, "TrentService.%s", action);
+    request->method = HTTP_POST;
+    request->signer = call->credentials;
+    request->sign_region = aws->region;
+    request->sign_service = "kms";
+    envelope_status status = http_request_url(request, "%s/", aws->endpoint);
+    if (!status)
+        status = http_request_header(request, "Content-Type", "application/x-amz-json-1.1");
+    if (!status)
+        status = http_request_header(request, "X-Amz-Target", target);
+    if (!status && call->credentials && *credentials_token(call->credentials))
+        status = http_request_header(request, "X-Amz-Security-Token", credentials_token(call->credentials));
+    if (status)
+        return backend_fail(call, status == ENVELOPE_E_NO_MEMORY ? CKR_HOST_MEMORY : CKR_GENERAL_ERROR, status);
+    buffer_append_text(&request->body, "{");
+    return BACKEND_SEND;
+}
+
+enum backend_step aws_request_close(struct backend_call *call, struct http_request *request)
+{
+    buffer_append_text(&request->body, "}");
+    return buffer_ok(&request->body) ? BACKEND_SEND : backend_fail(call, CKR_HOST_MEMORY, ENVELOPE_E_NO_MEMORY);
+}
+
+static void begin_member(struct http_request *request, const char *name)
+{
+    if (request->body.length > 1)
+        buffer_append_text(&request->body, ",");
+    buffer_append_json(&request->body, name);
+    buffer_append_text(&request->body, ":");
+}
+
+void aws_add_text(struct http_request *request, const char *name, const char *value)
+{
+    begin_member(request, name);
+    buffer_append_json(&request->body, value);
+}
+
+void aws_add_base64(struct http_request *request, const char *name, const uint8_t *bytes, size_t count)
+{
+    begin_member(request, name);
+    buffer_append_text(&request->body, "\"");
+    buffer_append_base64(&request->body, bytes, count);
+    buffer_append_text(&request->body, "\"");
+}
+
+static bool sha256(const uint8_t *bytes, size_t count, uint8_t digest[DIGEST_SIZE])
+{
+    OSSL_LIB_CTX *context = libctx_private();
+    EVP_MD *method = context ? EVP_MD_fetch(context, "SHA256", NULL) : NULL;
+    unsigned length = 0;
+    bool ok = method && EVP_Digest(bytes, count, digest, &length, method, NULL) && length == DIGEST_SIZE;
+    EVP_MD_free(method);
+    if (!ok)
+        error_raise(ENVELOPE_E_CRYPTO, "libcrypto cannot compute SHA-256");
+    return ok;
+}
+
+/*
+ * The context stands in CloudTrail in clear, and the AAD holds key names, so the service sees its digest only. The
+ * digest binds as well as the AAD itself.
+ */
+bool aws_add_context(struct http_request *request, const char *name, const uint8_t *aad, size_t length)
+{
+    uint8_t digest[DIGEST_SIZE];
+    char digits[2 * DIGEST_SIZE + 1];
+    if (!sha256(aad, length, digest))
+        return false;
+    text_hex(digest, sizeof digest, digits);
+    begin_member(request, name);
+    buffer_append_text(&request->body, "{\"envelope-aad\":\"");
+    buffer_append_text(&request->body, digits);
+    buffer_append_text(&request->body, "\"}");
+    return true;
+}
+
+char *aws_local_id(const struct aws *aws, struct backend_call *call, const char *key)
+{
+    /* arn:PARTITION:kms:REGION:ACCOUNT:key/ID */
+    const char *region = strncmp(key, "arn:", 4) == 0 ? strstr(key, ":kms:") : NULL;
+    if (!region) {
+        char *copy = text_copy(key);
+        if (!copy)
+            call->rv = CKR_HOST_MEMORY;
+        return copy;
+    }
+    region += strlen(":kms:");
+    size_t length = strcspn(region, ":");
+    char *local;
+    if (strlen(aws->region) == length && strncmp(region, aws->region, length) == 0) {
+        local = text_copy(key);
+    } else if (strstr(region, ":key/mrk-")) {
+        local = text_format("%.*s%s%s", (int)(region - key), key, aws->region, region + length);
+    } else {
+        call->rv = CKR_KEY_HANDLE_INVALID;
+        error_raise(ENVELOPE_E_KEK_UNKNOWN, "the key %s is in another region than this token (%s)", key, aws->region);
+        return NULL;
+    }
+    if (!local)
+        call->rv = CKR_HOST_MEMORY;
+    return local;
+}

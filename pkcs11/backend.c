@@ -1,0 +1,83 @@
+#include "backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "backends.h"
+
+const struct backend *backend_find(const char *name)
+{
+    for (size_t i = 0; backends_known[i]; i++)
+        if (strcmp(backends_known[i]->name, name) == 0)
+            return backends_known[i];
+    return NULL;
+}
+
+void backend_key_clear(struct backend_key *key)
+{
+    for (char **alias = key->aliases; alias && *alias; alias++)
+        free(*alias);
+    free(key->aliases);
+    free(key->id);
+    free(key->label);
+    free(key->public_key);
+    *key = (struct backend_key){0};
+}
+
+static void keys_clear(struct backend_keys *keys)
+{
+    for (size_t i = 0; i < keys->count; i++)
+        backend_key_clear(&keys->items[i]);
+    free(keys->items);
+    *keys = (struct backend_keys){0};
+}
+
+void backend_call_clear(struct backend_call *call)
+{
+    if (call->work && call->work_free)
+        call->work_free(call->work);
+    call->work = NULL;
+    call->stage = 0;
+    buffer_clear(&call->out);
+    keys_clear(&call->keys);
+    credentials_unref(call->made);
+    call->made = NULL;
+}
+
+void backend_note(struct backend_call *call, const char *code, const char *message, const char *request_id)
+{
+    if (code)
+        text_printable(code, strlen(code), call->service_code, sizeof call->service_code);
+    if (message)
+        text_printable(message, strlen(message), call->service_message, sizeof call->service_message);
+    if (request_id)
+        text_printable(request_id, strlen(request_id), call->request_id, sizeof call->request_id);
+}
+
+struct backend_key *backend_add_key(struct backend_call *call)
+{
+    struct backend_keys *keys = &call->keys;
+    /* Grown at every power of two. */
+    if ((keys->count & (keys->count - 1)) == 0) {
+        size_t capacity = keys->count ? keys->count * 2 : 1;
+        struct backend_key *items = reallocarray(keys->items, capacity, sizeof *items);
+        if (!items) {
+            call->rv = CKR_HOST_MEMORY;
+            error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a list of %zu keys", capacity);
+            return NULL;
+        }
+        keys->items = items;
+    }
+    struct backend_key *key = &keys->items[keys->count++];
+    *key = (struct backend_key){0};
+    return key;
+}
+
+enum backend_step backend_fail(struct backend_call *call, CK_RV rv, envelope_status raised)
+{
+    (void)raised; /* taken so that raising and failing are one expression */
+    call->rv = rv;
+    return BACKEND_FAILED;
+}

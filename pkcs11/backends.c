@@ -1,0 +1,6 @@
+#include "backends.h"
+
+const struct backend *const backends_known[] = {
+    &aws_backend,
+    NULL,
+};

@@ -1,0 +1,117 @@
+/*
+ * OpenBao's (and Vault's) transit engine as a backend: what its parts share.
+ *
+ * bao_backend.c  settings checked, calls handed out
+ * bao_auth.c     logging in and renewing
+ * bao_keys.c     list, describe, create, delete
+ * bao_crypto.c   encrypt, decrypt, rewrap, random
+ * bao_message.c  request bytes, and what replies and refusals mean
+ * bao_json.c     reading JSON in place
+ */
+#ifndef PKCS11_BAO_H
+#define PKCS11_BAO_H
+
+#include "backend.h"
+#include "bao_json.h"
+
+enum bao_auth { BAO_AUTH_TOKEN, BAO_AUTH_APPROLE, BAO_AUTH_CERT, BAO_AUTH_KUBERNETES };
+
+enum {
+    /* Keys, not data; leaves room for base64 and the version in every limit on the way. */
+    BAO_PLAINTEXT_MAX = 4096,
+    /* "vault:v", ten digits, ":" and the base64 of plaintext, nonce and tag; rounded up. */
+    BAO_CIPHERTEXT_MAX = 5632,
+    /* Of one request to the random number generator; the service refuses more than twice this. */
+    BAO_RANDOM_MAX = 65536
+};
+
+/* The read-only state. Texts are owned; settings outlive it. */
+struct bao {
+    const struct token_settings *settings;
+    char *base;       /* "https://host:8200/v1" */
+    char *mount;      /* "transit" */
+    char *auth_mount; /* "auth/approle" */
+    enum bao_auth auth;
+};
+
+/* What a call remembers between its steps (call->work). */
+struct bao_work {
+    struct buffer secret; /* REWRAP: plaintext on its way; AUTHENTICATE: the token looked up */
+    int64_t lease;        /* AUTHENTICATE: seconds the token still lives */
+    char **names;         /* LIST: the keys to describe */
+    size_t count, next, denied;
+    uint32_t version, oldest; /* OAEP decryption: the key version tried, the last one to try */
+};
+
+struct bao_key_facts {
+    char type[32];
+    uint32_t latest, min_decryption;
+    bool derived, exportable, soft_deleted;
+    bool encrypts, decrypts;
+    struct bao_json versions;
+};
+
+/* call->work, made at first use; NULL with rv and the error set. */
+struct bao_work *bao_work(struct backend_call *call);
+
+enum backend_step bao_authenticate(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                                   struct http_request *request);
+enum backend_step bao_list(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                           struct http_request *request);
+enum backend_step bao_describe(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                               struct http_request *request);
+enum backend_step bao_create(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                             struct http_request *request);
+enum backend_step bao_delete(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                             struct http_request *request);
+enum backend_step bao_encrypt(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                              struct http_request *request);
+enum backend_step bao_decrypt(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                              struct http_request *request);
+enum backend_step bao_rewrap(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                             struct http_request *request);
+enum backend_step bao_random(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                             struct http_request *request);
+
+/* ---- requests (bao_message.c) ---- */
+
+/* A name the engine could hold: [0-9A-Za-z_.-], the first and last no dot or dash. */
+bool bao_is_key_name(const char *name);
+/*
+ * Begin a request to base/PATH with the token of the call's credentials (or the one given) and the namespace; the body
+ * is left to the caller. On failure rv and the error are set.
+ */
+bool bao_request(const struct bao *bao, struct backend_call *call, struct http_request *request,
+                 enum http_method method, const char *token, const char *path, ...)
+    __attribute__((format(printf, 6, 7)));
+/* `"name":"base64"` in the body. */
+void bao_body_base64(struct http_request *request, const char *name, const uint8_t *bytes, size_t count);
+/* `"name":"text"`. */
+void bao_body_text(struct http_request *request, const char *name, const char *text);
+/* BACKEND_SEND, once the body is known to be whole; call->stage becomes stage. */
+enum backend_step bao_send(struct backend_call *call, struct http_request *request, unsigned stage);
+/* Ask for a key's description. */
+enum backend_step bao_send_read_key(const struct bao *bao, struct backend_call *call, struct http_request *request,
+                                    const char *key, unsigned stage);
+
+/* ---- replies (bao_message.c) ---- */
+
+/*
+ * A reply of status 2xx: notes the request id, root is its JSON (missing for 204 No Content). Any other: false, *step
+ * is what to return; `doing` says what was tried ("decrypt with key"), `on` its object.
+ */
+bool bao_accepted(const struct bao *bao, struct backend_call *call, const struct http_reply *reply, const char *doing,
+                  const char *on, struct bao_json *root, enum backend_step *step);
+/* A reply that has status 2xx and not what it must have. */
+enum backend_step bao_malformed(struct backend_call *call, const char *doing, const char *on, const char *missing);
+
+/* ---- keys (bao_keys.c) ---- */
+
+/* The facts of a `GET keys/NAME` reply; false if it is none. */
+bool bao_read_facts(struct bao_json root, struct bao_key_facts *facts);
+/* Why a key is not used by the bridge, or NULL: the word shown as its state. */
+const char *bao_key_unusable(const struct bao_key_facts *facts);
+/* "aes256-gcm96" and its like; false for types the bridge does not show. */
+bool bao_key_kind(const char *type, enum backend_key_type *kind, unsigned *bits);
+
+#endif

@@ -1,0 +1,251 @@
+#include "bao.h"
+
+#include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+
+static bool is_word(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
+}
+
+bool bao_is_key_name(const char *name)
+{
+    size_t length = name ? strlen(name) : 0;
+    if (length == 0 || length > 255 || !is_word(name[0]) || !is_word(name[length - 1]))
+        return false;
+    for (size_t i = 0; i < length; i++)
+        if (!is_word(name[i]) && name[i] != '.' && name[i] != '-')
+            return false;
+    return true;
+}
+
+static envelope_status add_headers(const struct bao *bao, struct http_request *request, const char *token)
+{
+    /* Agents and proxies of the service refuse requests without it, as a guard against forged ones. */
+    envelope_status status = http_request_header(request, "X-Vault-Request", "true");
+    if (!status && *token)
+        status = http_request_header(request, "X-Vault-Token", token);
+    if (!status && bao->settings->name_space)
+        status = http_request_header(request, "X-Vault-Namespace", bao->settings->name_space);
+    if (!status && request->method == HTTP_POST)
+        status = http_request_header(request, "Content-Type", "application/json");
+    return status;
+}
+
+bool bao_request(const struct bao *bao, struct backend_call *call, struct http_request *request,
+                 enum http_method method, const char *token, const char *path, ...)
+{
+    char place[1024];
+    va_list args;
+    va_start(args, path);
+    int length = vsnprintf(place, sizeof place, path, args);
+    va_end(args);
+    http_request_clear(request);
+    if (length < 0 || (size_t)length >= sizeof place) {
+        backend_fail(call, CKR_GENERAL_ERROR, error_raise(ENVELOPE_E_ARGUMENT, "a request path is too long"));
+        return false;
+    }
+    request->method = method;
+    if (!token)
+        token = call->credentials ? credentials_token(call->credentials) : "";
+    envelope_status status = http_request_url(request, "%s/%s", bao->base, place);
+    if (!status)
+        status = add_headers(bao, request, token);
+    if (status)
+        backend_fail(call, status == ENVELOPE_E_NO_MEMORY ? CKR_HOST_MEMORY : CKR_GENERAL_ERROR, status);
+    return !status;
+}
+
+/* The opening brace before the first member, a comma before the others. */
+static void begin_member(struct http_request *request, const char *name)
+{
+    buffer_append_text(&request->body, request->body.length ? ",\"" : "{\"");
+    buffer_append_text(&request->body, name);
+    buffer_append_text(&request->body, "\":");
+}
+
+void bao_body_base64(struct http_request *request, const char *name, const uint8_t *bytes, size_t count)
+{
+    begin_member(request, name);
+    buffer_append_text(&request->body, "\"");
+    buffer_append_base64(&request->body, bytes, count);
+    buffer_append_text(&request->body, "\"");
+}
+
+void bao_body_text(struct http_request *request, const char *name, const char *text)
+{
+    begin_member(request, name);
+    buffer_append_json(&request->body, text);
+}
+
+enum backend_step bao_send(struct backend_call *call, struct http_request *request, unsigned stage)
+{
+    if (request->method == HTTP_POST)
+        buffer_append_text(&request->body, request->body.length ? "}" : "{}");
+    if (!buffer_ok(&request->body))
+        return backend_fail(call, CKR_HOST_MEMORY, error_context(ENVELOPE_E_NO_MEMORY, "a request to OpenBao"));
+    call->stage = stage;
+    return BACKEND_SEND;
+}
+
+enum backend_step bao_send_read_key(const struct bao *bao, struct backend_call *call, struct http_request *request,
+                                    const char *key, unsigned stage)
+{
+    if (!bao_request(bao, call, request, HTTP_GET, NULL, "%s/keys/%s", bao->mount, key))
+        return BACKEND_FAILED;
+    return bao_send(call, request, stage);
+}
+
+/*
+ * What the service says in its `errors`, as the engine words it (it has no error codes). Looked for in this order, in
+ * replies of status 400 and above.
+ */
+struct refusal {
+    const char *words;
+    CK_RV rv;
+    envelope_status status;
+    const char *advice;
+};
+
+static const struct refusal refusals[] = {
+    {"is sealed", CKR_DEVICE_REMOVED, ENVELOPE_E_HSM_UNAVAILABLE, "an operator must unseal it"},
+    {"encryption key not found", CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "was it deleted?"},
+    {"could not delete key; not found", CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "was it deleted already?"},
+    {"no existing key named", CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "was it deleted?"},
+    {"soft-deleted", CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED, "restore it to use it again"},
+    {"disallowed by policy", CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED,
+     "the key's min_decryption_version is newer than this ciphertext"},
+    {"deletion is not allowed", CKR_ACTION_PROHIBITED, ENVELOPE_E_KEK_REFUSED,
+     "set deletion_allowed=true in the key's config first"},
+    {"missing 'context'", CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED, "derived keys are not supported"},
+    {"not supported for key type", CKR_KEY_TYPE_INCONSISTENT, ENVELOPE_E_KEK_REFUSED, "use another key"},
+    {"for non-AEAD", CKR_KEY_TYPE_INCONSISTENT, ENVELOPE_E_KEK_REFUSED, "use an aes256-gcm96 key"},
+    {"message authentication failed", CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP,
+     "made by another key, with other associated data, or damaged"},
+    {"invalid ciphertext", CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP, "made by another key, or damaged"},
+    {"failed to RSA decrypt", CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP, "made by another key, or damaged"},
+    {"no handler for route", CKR_DEVICE_ERROR, ENVELOPE_E_HSM,
+     "is anything mounted there? see mount and auth-mount in kms.cnf"},
+    {"unsupported path", CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "is it a transit engine? see mount in kms.cnf"},
+};
+
+static const struct refusal *find_refusal(const char *message)
+{
+    for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++)
+        if (strstr(message, refusals[i].words))
+            return &refusals[i];
+    return NULL;
+}
+
+/* All `errors`, or the reply's own words where it is not the service that answers (a proxy, a load balancer). */
+static void read_message(const struct http_reply *reply, char *message, size_t capacity)
+{
+    struct bao_json root, name, item;
+    size_t at = 0, used = 0;
+    message[0] = '\0';
+    if (!bao_json_parse(buffer_text(&reply->body), reply->body.length, &root)) {
+        snprintf(message, capacity, "not an answer of OpenBao");
+        return;
+    }
+    struct bao_json errors = bao_json_member(root, "errors");
+    while (bao_json_next(errors, &at, &name, &item)) {
+        if (used && used + 3 < capacity) {
+            memcpy(message + used, "; ", 3);
+            used += 2;
+        }
+        if (bao_json_copy(item, message + used, capacity - used))
+            used += strlen(message + used);
+    }
+}
+
+/* Statuses that pass: an election, a standby without its leader, a quota, a server starting or a gateway without one.
+ */
+static bool passes(long status)
+{
+    return status == 412 || status == 429 || status == 472 || status == 473 || status == 307 || status >= 500;
+}
+
+static enum backend_step refuse_by_status(const struct bao *bao, struct backend_call *call, long status,
+                                          const char *message, const char *doing, const char *on)
+{
+    const char *label = bao->settings->label;
+    if (status == 403) {
+        backend_fail(call, CKR_USER_NOT_LOGGED_IN,
+                     error_raise(ENVELOPE_E_HSM_LOGIN,
+                                 "OpenBao token \"%s\": cannot %s \"%s\": %s; has the login expired, or does its "
+                                 "policy not allow this?",
+                                 label, doing, on, message));
+        return BACKEND_REAUTH;
+    }
+    if (status == 404)
+        return backend_fail(call, CKR_KEY_HANDLE_INVALID,
+                            error_raise(ENVELOPE_E_KEK_UNKNOWN,
+                                        "OpenBao token \"%s\": cannot %s \"%s\": not found; was it deleted?", label,
+                                        doing, on));
+    if (status == 429) {
+        backend_fail(call, CKR_DEVICE_ERROR,
+                     error_raise(ENVELOPE_E_HSM_UNAVAILABLE,
+                                 "OpenBao token \"%s\": cannot %s \"%s\": over a rate limit or on a standby: %s", label,
+                                 doing, on, message));
+        return BACKEND_RETRY;
+    }
+    bool away = status == 307 || status == 472 || status == 473 || status == 503;
+    backend_fail(call, away || passes(status) ? (away ? CKR_DEVICE_REMOVED : CKR_DEVICE_ERROR) : CKR_FUNCTION_FAILED,
+                 error_raise(away ? ENVELOPE_E_HSM_UNAVAILABLE : ENVELOPE_E_HSM,
+                             "OpenBao token \"%s\": cannot %s \"%s\": HTTP %ld%s: %s", label, doing, on, status,
+                             status == 307 || status == 472 || status == 473
+                                 ? " (a standby; name the active node in address)"
+                                 : "",
+                             message));
+    return passes(status) ? BACKEND_RETRY : BACKEND_FAILED;
+}
+
+static enum backend_step refuse(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                                const char *doing, const char *on)
+{
+    char code[24], raw[sizeof call->service_message];
+    snprintf(code, sizeof code, "HTTP %ld", reply->status);
+    read_message(reply, raw, sizeof raw);
+    /* Noted first: that makes the words of the service printable for the error too. */
+    backend_note(call, code, raw, NULL);
+    const struct refusal *known = find_refusal(call->service_message);
+    if (!known)
+        return refuse_by_status(bao, call, reply->status, call->service_message, doing, on);
+    return backend_fail(call, known->rv,
+                        error_raise(known->status, "OpenBao token \"%s\": cannot %s \"%s\": %s; %s",
+                                    bao->settings->label, doing, on, call->service_message, known->advice));
+}
+
+enum backend_step bao_malformed(struct backend_call *call, const char *doing, const char *on, const char *missing)
+{
+    return backend_fail(call, CKR_DEVICE_ERROR,
+                        error_raise(ENVELOPE_E_HSM,
+                                    "cannot %s \"%s\": the reply has no usable %s; is the address that of an OpenBao "
+                                    "server?",
+                                    doing, on, missing));
+}
+
+bool bao_accepted(const struct bao *bao, struct backend_call *call, const struct http_reply *reply, const char *doing,
+                  const char *on, struct bao_json *root, enum backend_step *step)
+{
+    char id[sizeof call->request_id];
+    *root = (struct bao_json){0};
+    if (reply->status < 200 || reply->status > 299) {
+        *step = refuse(bao, call, reply, doing, on);
+        return false;
+    }
+    if (reply->status == 204)
+        return true;
+    if (!bao_json_parse(buffer_text(&reply->body), reply->body.length, root)) {
+        *step = bao_malformed(call, doing, on, "JSON");
+        return false;
+    }
+    if (bao_json_copy(bao_json_member(*root, "request_id"), id, sizeof id))
+        backend_note(call, NULL, NULL, id);
+    return true;
+}
