@@ -155,7 +155,8 @@ static bool renewed_enough(struct bao_json root, int64_t first_lease)
 {
     int64_t lease = 0;
     struct bao_json auth = bao_json_member(root, "auth");
-    return bao_json_integer(bao_json_member(auth, "lease_duration"), &lease) && (lease == 0 || lease >= first_lease / 2);
+    return bao_json_integer(bao_json_member(auth, "lease_duration"), &lease) &&
+           (lease == 0 || lease >= first_lease / 2);
 }
 
 static enum backend_step login_step(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,

@@ -9,7 +9,8 @@
 #include "base/error.h"
 #include "base/text.h"
 
-/* Types the bridge shows. ChaCha20-Poly1305, ECDSA, HMAC and managed keys have no honest place among AES and RSA objects. */
+/* Types the bridge shows. ChaCha20-Poly1305, ECDSA, HMAC and managed keys have no honest place among AES and RSA
+ * objects. */
 static const struct {
     const char *type;
     enum backend_key_type kind;
@@ -191,7 +192,7 @@ enum backend_step bao_describe(const struct bao *bao, struct backend_call *call,
         return bao_is_key_name(call->key) ? bao_send_read_key(bao, call, request, call->key, 1) : BACKEND_DONE;
     if (reply->status != 404)
         return bao_accepted(bao, call, reply, "read key", call->key, &root, &step) ? take_key(call, root, call->key)
-                                                                                  : step;
+                                                                                   : step;
     /* No such key is an answer; no such engine is not, and has words to say so. */
     bao_accepted(bao, call, reply, "read key", call->key, &root, &step);
     return call->rv == CKR_KEY_HANDLE_INVALID ? BACKEND_DONE : step;
@@ -343,11 +344,12 @@ static enum backend_step create_begin(const struct bao *bao, struct backend_call
                                         "OpenBao token \"%s\": making keys is off; set create = yes in kms.cnf",
                                         bao->settings->label));
     if (!bao_is_key_name(call->label))
-        return backend_fail(call, CKR_ATTRIBUTE_VALUE_INVALID,
-                            error_raise(ENVELOPE_E_KEY_NAME,
-                                        "OpenBao token \"%s\": a key needs a label of letters, digits, \"_\", \".\" and "
-                                        "\"-\" that begins and ends with a letter, digit or \"_\"",
-                                        bao->settings->label));
+        return backend_fail(
+            call, CKR_ATTRIBUTE_VALUE_INVALID,
+            error_raise(ENVELOPE_E_KEY_NAME,
+                        "OpenBao token \"%s\": a key needs a label of letters, digits, \"_\", \".\" and "
+                        "\"-\" that begins and ends with a letter, digit or \"_\"",
+                        bao->settings->label));
     if (!type_name(call->type, call->bits))
         return backend_fail(call, CKR_KEY_SIZE_RANGE,
                             error_raise(ENVELOPE_E_ARGUMENT, "OpenBao token \"%s\": there are no %s keys of %u bits",
@@ -385,7 +387,8 @@ enum backend_step bao_create(const struct bao *bao, struct backend_call *call, c
     if (call->stage == CREATE_REPLY)
         return bao_send_read_key(bao, call, request, call->label, CREATE_READ);
     step = take_key(call, root, call->label);
-    return step == BACKEND_DONE && !call->keys.count ? bao_malformed(call, "create key", call->label, "key type") : step;
+    return step == BACKEND_DONE && !call->keys.count ? bao_malformed(call, "create key", call->label, "key type")
+                                                     : step;
 }
 
 /* The key's own deletion_allowed is left as its owner set it: both locks have to be open. */
