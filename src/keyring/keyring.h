@@ -31,7 +31,8 @@ struct keyring_dek;                     /* one cached version */
 
 /* No I/O: connects to the store and the token at first use. Takes the settings over (settings_clear'ed by it). */
 envelope_status keyring_new(struct settings *settings, keyring **made);
-/* Wipes every DEK. For commands and tests; a provider keeps its keyring until exit and calls keyring_wipe. */
+/* Wipes every DEK; all leases must have ended. For commands and tests; a provider keeps its keyring until exit and
+ * calls keyring_wipe. */
 void keyring_free(keyring *ring);
 /* Wipe all cached DEKs and contexts not leased; the keyring stays usable. Safe at exit. */
 void keyring_wipe(keyring *ring);
@@ -46,7 +47,8 @@ hsm *keyring_hsm(keyring *ring);
 /*
  * What a cipher context holds: a DEK in use, an AES-GCM context keyed with it, and some of its message budget.
  * Zero-initialised is empty. One thread at a time. The lease may be kept over many messages; begin calls replace
- * what is stale in it.
+ * what is stale in it, and empty it when they fail. gcm may be replaced by another context keyed with the same DEK
+ * (a copy), and is then handed back in its place.
  */
 struct keyring_lease {
     struct keyring_dek *dek;
@@ -54,6 +56,11 @@ struct keyring_lease {
     uint32_t dek_id;   /* 0: empty */
     uint32_t messages; /* counted already, not yet used */
     uint64_t generation;
+    /* For the keyring alone. */
+    const keyring_key *key;    /* dek was this key's primary when the lease was last checked */
+    struct keyring_seat *seat; /* what gcm goes back into */
+    uint64_t epoch;            /* the knowledge the lease was checked against; 0: check again */
+    uint32_t hits;             /* begin calls not yet in the ring's counters */
 };
 
 /* Resolve a name (not NUL-terminated); length 0: the default key. ENVELOPE_E_KEY_NAME, ENVELOPE_E_KEY_UNKNOWN. */
@@ -93,6 +100,7 @@ envelope_status keyring_rotate(keyring *ring, const char *name, const char *why,
 envelope_status keyring_suspend(keyring *ring, const char *name, uint32_t number, const char *why);
 envelope_status keyring_resume(keyring *ring, const char *name, uint32_t number, const char *why);
 
+/* hits of a lease are counted when it ends, or is checked again; the others at once. */
 struct keyring_counters {
     uint64_t hits, unwraps, waits, refreshes, rotations, reservations;
     size_t cached;
