@@ -76,12 +76,12 @@ struct store_version {
 struct store_history {
     int64_t id;
     int64_t when;
-    char *who;    /* "uid 1000 pid 4711 openssl" */
-    char *what;   /* "create", "rotate", "suspend", … */
-    char *key;    /* NULL: the store as a whole */
+    char *who;        /* "uid 1000 pid 4711 openssl" */
+    char *what;       /* "create", "rotate", "suspend", … */
+    char *key;        /* NULL: the store as a whole */
     uint32_t version; /* 0: the key as a whole */
-    char *result; /* "ok" or a status name */
-    char *detail; /* may be NULL */
+    char *result;     /* "ok" or a status name */
+    char *detail;     /* may be NULL */
 };
 
 /* Who makes a change and what is noted beside it; both kept in its history row. detail may be NULL. */
@@ -164,15 +164,19 @@ void store_versions_free(struct store_version *versions, size_t count);
  */
 envelope_status store_version_set_state(store *opened, uint32_t dek_id, enum store_version_state from,
                                         enum store_version_state to, int64_t now, const struct store_actor *actor);
-/* enabled <-> suspended. */
-envelope_status store_key_set_state(store *opened, const char *name, enum store_key_state from,
-                                    enum store_key_state to, int64_t now, const struct store_actor *actor);
+/*
+ * enabled <-> suspended. ENVELOPE_E_STORE_CONFLICT if it is not in `from`; ENVELOPE_E_KEY_STATE if there is no such
+ * step, or if a key is to be enabled whose primary is neither active nor suspended.
+ */
+envelope_status store_key_set_state(store *opened, const char *name, enum store_key_state from, enum store_key_state to,
+                                    int64_t now, const struct store_actor *actor);
 
 /* ---- message budget ---- */
 
 /*
  * Reserve up to want messages of a version's budget for this process. granted is 0 when none are left.
  * Never lets messages_reserved exceed message_limit, whatever runs beside it. reserved: the new total.
+ * Active and deactivated versions of an enabled key only: ENVELOPE_E_VERSION_STATE, ENVELOPE_E_KEY_STATE.
  */
 envelope_status store_messages_reserve(store *opened, uint32_t dek_id, uint64_t want, uint64_t *granted,
                                        uint64_t *reserved, uint64_t *limit);
