@@ -44,7 +44,7 @@ envelope_status config_read(const char *path, const struct config_section *secti
 /* Free the CONFIG_TEXT members of the fixed sections and set them to NULL. */
 void config_clear(const struct config_section *sections, size_t count, void *target);
 
-/* The name among candidates nearest to word (edit distance at most 3), or NULL. */
+/* The name among candidates nearest to word (edit distance at most 3, and at most half the word), or NULL. */
 const char *config_nearest(const char *word, const char *const *candidates, size_t count);
 
 #endif

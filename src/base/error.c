@@ -14,13 +14,20 @@ static _Thread_local struct {
     char text[ERROR_TEXT_MAX];
 } last;
 
+/* wrote: what snprintf returned for text from used on. */
+static void mark_if_cut(char text[ERROR_TEXT_MAX], size_t used, int wrote)
+{
+    if (wrote < 0 || (size_t)wrote >= ERROR_TEXT_MAX - used)
+        memcpy(text + ERROR_TEXT_MAX - sizeof cut_mark, cut_mark, sizeof cut_mark);
+}
+
 envelope_status error_raise(envelope_status status, const char *format, ...)
 {
     /* Formatted aside first: an argument may be the old text itself. */
     char text[ERROR_TEXT_MAX];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    mark_if_cut(text, 0, vsnprintf(text, sizeof text, format, args));
     va_end(args);
     last.status = status;
     memcpy(last.text, text, sizeof text);
@@ -32,13 +39,12 @@ envelope_status error_context(envelope_status status, const char *format, ...)
     char text[ERROR_TEXT_MAX];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    mark_if_cut(text, 0, vsnprintf(text, sizeof text, format, args));
     va_end(args);
     size_t used = strlen(text);
-    int more = snprintf(text + used, sizeof text - used, ": %s",
-                        last.status == status && last.text[0] ? last.text : envelope_status_text(status));
-    if (more < 0 || (size_t)more >= sizeof text - used)
-        memcpy(text + sizeof text - sizeof cut_mark, cut_mark, sizeof cut_mark);
+    int wrote = snprintf(text + used, sizeof text - used, ": %s",
+                         last.status == status && last.text[0] ? last.text : envelope_status_text(status));
+    mark_if_cut(text, used, wrote);
     last.status = status;
     memcpy(last.text, text, sizeof text);
     return status;

@@ -37,9 +37,15 @@ static void child(void)
             handlers[i]->child();
 }
 
-static void register_once(void)
+static void register_handlers(void)
 {
     pthread_atfork(prepare, parent, child);
+}
+
+/* When the library is loaded: the generation must count forks that come before anybody adds a handler. */
+__attribute__((constructor)) static void register_once(void)
+{
+    pthread_once(&registered, register_handlers);
 }
 
 uint64_t fork_generation(void)
@@ -49,7 +55,7 @@ uint64_t fork_generation(void)
 
 void fork_add_handler(const struct fork_handler *handler)
 {
-    pthread_once(&registered, register_once);
+    register_once(); /* constructors run in any order */
     pthread_mutex_lock(&handlers_lock);
     int n = atomic_load(&handler_count);
     for (int i = 0; i < n; i++)

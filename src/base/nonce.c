@@ -10,7 +10,7 @@
 #include "base/libctx.h"
 #include "base/secmem.h"
 
-enum { NONCES_PER_BLOCK = 128, CACHE_LINE = 64 };
+enum { NONCES_PER_BLOCK = 256, CACHE_LINE = 64 };
 
 /*
  * Lies in memory that the kernel zeroes in a forked child: there `remaining` is

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fork.h"
 
@@ -96,7 +97,11 @@ void *secmem_alloc(size_t size)
     size_t page = page_size();
     size_t used = round_up(size ? size : 1, ALIGNMENT);
     size_t data_size = round_up(used, page);
-    uint8_t *start = map_guarded(2 * page, used ? data_size : 0);
+    if (data_size == 0) {
+        error_raise(ENVELOPE_E_NO_MEMORY, "a secret of %zu bytes is too large", size);
+        return NULL;
+    }
+    uint8_t *start = map_guarded(2 * page, data_size);
     if (!start)
         return NULL;
     if (mprotect(start, page, PROT_READ | PROT_WRITE) != 0) {
@@ -288,43 +293,47 @@ void secslab_put(secslab *slab, void *slot)
 
 /*
  * Pages this thread shielded lately, by address: a context that is freed and
- * made again at the same place costs no system call. If the allocator gave the
- * page back to the kernel in between, the new one goes unshielded.
+ * made again at the same place costs no system call. The allocator may have
+ * given the page back to the kernel and got a fresh one in between, so the
+ * memory is short.
  */
 enum { RECENT_PAGES = 64 };
+#define RECENT_FOR (CLOCK_SECOND / 10)
 
 struct recent_pages {
-    uint64_t generation;
+    uint64_t generation; /* a child does not inherit locks */
+    int64_t since;
     uintptr_t numbers[RECENT_PAGES];
 };
 
 static _Thread_local struct recent_pages recent;
 
-static bool recently_shielded(uintptr_t number)
+static void forget_what_is_old(void)
 {
-    uintptr_t *place = &recent.numbers[number % RECENT_PAGES];
-    if (*place == number)
-        return true;
-    *place = number;
-    return false;
+    uint64_t generation = fork_generation();
+    int64_t now = clock_monotonic_coarse();
+    if (recent.generation == generation && now >= recent.since && now - recent.since < RECENT_FOR)
+        return;
+    memset(recent.numbers, 0, sizeof recent.numbers);
+    recent.generation = generation;
+    recent.since = now;
 }
 
 void secmem_shield(const void *memory, size_t size)
 {
     if (size == 0)
         return;
-    uint64_t generation = fork_generation();
-    if (recent.generation != generation) { /* a child does not inherit locks */
-        memset(&recent, 0, sizeof recent);
-        recent.generation = generation;
-    }
+    forget_what_is_old();
     size_t page = page_size();
     uintptr_t last = ((uintptr_t)memory + size - 1) / page;
     for (uintptr_t number = (uintptr_t)memory / page; number <= last; number++) {
-        if (recently_shielded(number))
+        uintptr_t *place = &recent.numbers[number % RECENT_PAGES];
+        if (*place == number)
             continue;
         void *start = (void *)(number * page); /* NOLINT(performance-no-int-to-ptr) */
         (void)mlock(start, page);
-        (void)madvise(start, page, MADV_DONTDUMP);
+        /* Not remembered if it fails: the range may end on a page that is not there yet. */
+        if (madvise(start, page, MADV_DONTDUMP) == 0)
+            *place = number;
     }
 }
