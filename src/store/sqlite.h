@@ -46,7 +46,7 @@ struct connection {
     enum transaction kind;
     bool read_only; /* the file, its directory or its file system grants no more */
     bool immutable; /* opened without locks: no -shm can be made here, and nobody is writing */
-    struct stat file;
+    struct stat file, wal, shm;
     bool relaxed;   /* synchronous = NORMAL at the moment */
     bool broken;    /* not to be used again */
     int64_t waited; /* microseconds spent on other processes' locks in this transaction */
@@ -81,6 +81,8 @@ envelope_status store_sqlite_connect(struct sqlite_store *sqlite, bool create, b
 void store_sqlite_disconnect(struct connection *connection);
 /* Is the file that this connection has open still the one at the path, and unchanged if it was opened as immutable? */
 bool store_sqlite_is_current(const struct connection *connection);
+/* And are -wal and -shm beside it the ones that it uses, so that what it writes will be seen by others? */
+bool store_sqlite_may_write(const struct connection *connection);
 /* Make an empty file, mode 0600, at the path unless something is there. */
 envelope_status store_sqlite_make_file(const struct sqlite_store *sqlite);
 

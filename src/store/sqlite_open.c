@@ -117,33 +117,51 @@ envelope_status store_sqlite_make_file(const struct sqlite_store *sqlite)
 
 /* ---- immutable: reading where SQLite cannot keep its -shm file ---- */
 
+/* The file beside the store with this ending. False: there is none. */
+static bool stat_beside(const struct sqlite_store *sqlite, const char *ending, struct stat *file)
+{
+    char path[PATH_MAX + 8];
+    snprintf(path, sizeof path, "%s%s", sqlite->path, ending);
+    return stat(path, file) == 0;
+}
+
 /* Everything that was ever written is in the main file: there is no -wal, or it is empty. */
 static bool wal_is_empty(const struct sqlite_store *sqlite)
 {
-    char path[PATH_MAX + 8];
     struct stat wal;
-    snprintf(path, sizeof path, "%s-wal", sqlite->path);
-    if (stat(path, &wal) != 0)
-        return errno == ENOENT;
-    return wal.st_size == 0;
+    if (stat_beside(sqlite, "-wal", &wal))
+        return wal.st_size == 0;
+    return errno == ENOENT;
 }
 
-static bool same_file(const struct stat *a, const struct stat *b)
+static bool same_inode(const struct stat *a, const struct stat *b)
 {
-    return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
-           a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+    return a->st_dev == b->st_dev && a->st_ino == b->st_ino;
+}
+
+static bool is_untouched(const struct connection *c)
+{
+    struct stat now;
+    return stat(c->sqlite->path, &now) == 0 && same_inode(&now, &c->file) && now.st_size == c->file.st_size &&
+           now.st_mtim.tv_sec == c->file.st_mtim.tv_sec && now.st_mtim.tv_nsec == c->file.st_mtim.tv_nsec &&
+           wal_is_empty(c->sqlite);
 }
 
 bool store_sqlite_is_current(const struct connection *connection)
 {
-    if (connection->immutable) {
-        struct stat now;
-        return stat(connection->sqlite->path, &now) == 0 && same_file(&now, &connection->file) &&
-               wal_is_empty(connection->sqlite);
-    }
+    if (connection->immutable)
+        return is_untouched(connection);
     int moved = 0;
     int rc = sqlite3_file_control(connection->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved);
     return rc == SQLITE_OK && !moved;
+}
+
+bool store_sqlite_may_write(const struct connection *connection)
+{
+    struct stat wal, shm;
+    return !connection->read_only && stat_beside(connection->sqlite, "-wal", &wal) &&
+           stat_beside(connection->sqlite, "-shm", &shm) && same_inode(&wal, &connection->wal) &&
+           same_inode(&shm, &connection->shm);
 }
 
 /* "file:" and the path with everything escaped that a URI gives a meaning to. */
@@ -259,6 +277,16 @@ static envelope_status set_wal(struct connection *c)
     return status;
 }
 
+/* Which -wal and -shm are in use: one of them replaced, and two processes would write past each other. */
+static envelope_status remember_log(struct connection *c)
+{
+    if (stat_beside(c->sqlite, "-wal", &c->wal) && stat_beside(c->sqlite, "-shm", &c->shm))
+        return ENVELOPE_OK;
+    return error_raise(ENVELOPE_E_STORE_UNAVAILABLE,
+                       "store %s: its -wal or -shm file vanished while it was opened; leave these files to SQLite",
+                       c->sqlite->printed);
+}
+
 static envelope_status set_up(struct connection *c)
 {
     envelope_status status = store_sqlite_execute(c, "PRAGMA secure_delete = ON; PRAGMA cell_size_check = ON;");
@@ -271,10 +299,13 @@ static envelope_status set_up(struct connection *c)
     status = set_wal(c);
     if (status)
         return status;
-    char limit[96];
-    snprintf(limit, sizeof limit, "PRAGMA journal_size_limit = %d; PRAGMA synchronous = FULL;",
+    /* The read at the end makes sure that the log is open. */
+    char pragmas[128];
+    snprintf(pragmas, sizeof pragmas,
+             "PRAGMA journal_size_limit = %d; PRAGMA synchronous = FULL; SELECT 1 FROM sqlite_schema LIMIT 1;",
              WAL_PAGES_KEPT * PAGE_SIZE);
-    return store_sqlite_execute(c, limit);
+    status = store_sqlite_execute(c, pragmas);
+    return status ? status : remember_log(c);
 }
 
 static envelope_status bring_up_to_date(struct connection *c, bool create, bool *created)

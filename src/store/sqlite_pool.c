@@ -80,8 +80,13 @@ static void prepare(void)
     }
     if (gate.inside > 0)
         return;
-    for (struct sqlite_store *s = gate.stores; s; s = s->next)
-        close_list(take_idle(s));
+    for (struct sqlite_store *s = gate.stores; s; s = s->next) {
+        struct connection *list = take_idle(s);
+        /* A fork should be quick: what is in the log may stay there. */
+        for (struct connection *c = list; c; c = c->next)
+            sqlite3_db_config(c->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+        close_list(list);
+    }
 }
 
 static void parent(void)
@@ -122,8 +127,8 @@ envelope_status store_sqlite_enter(struct sqlite_store *sqlite, struct connectio
 {
     *idle = NULL;
     /* Asked before the lock is: in a child without handlers a thread that is not here may hold it. */
-    pid_t owner = 0;
-    if (!atomic_compare_exchange_strong(&gate.owner, &owner, getpid()) && owner != getpid())
+    pid_t owner = 0, self = getpid();
+    if (!atomic_compare_exchange_strong(&gate.owner, &owner, self) && owner != self)
         return refuse_child(sqlite);
     pthread_mutex_lock(&gate.lock);
     while (gate.forks > 0)

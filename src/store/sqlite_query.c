@@ -238,7 +238,7 @@ envelope_status store_sqlite_begin(struct sqlite_store *sqlite, enum transaction
     if (status)
         return status;
     /* A write into a file that was deleted or replaced would be lost; and what was read-only may not be any more. */
-    if (c && (!store_sqlite_is_current(c) || (writes(kind) && c->read_only))) {
+    if (c && (!store_sqlite_is_current(c) || (writes(kind) && !store_sqlite_may_write(c)))) {
         store_sqlite_drop_idle(sqlite);
         store_sqlite_disconnect(c);
         c = NULL;
