@@ -1,10 +1,12 @@
 #include "base/aesgcm.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <string.h>
 #include <openssl/core.h>
 #include <openssl/core_dispatch.h>
 #include <openssl/core_names.h>
+#include <openssl/crypto.h>
 #include <openssl/params.h>
 #include <openssl/provider.h>
 
@@ -28,8 +30,11 @@ static struct {
 static bool usable;
 static pthread_once_t looked_up = PTHREAD_ONCE_INIT;
 
-/* More than the provider's context with its key schedule and hash table takes, in 3.0 as in 3.5. */
-enum { SHIELD_SIZE = 1536 };
+/* Contexts come from the C library's malloc: no program has put its own allocator under libcrypto. */
+static bool plain_malloc;
+
+/* Used when the size cannot be asked: more than the context with its key schedule and hash table takes. */
+enum { SHIELD_SIZE_MAX = 1536 };
 
 static bool is_named(const OSSL_ALGORITHM *algorithm, const char *name)
 {
@@ -93,6 +98,11 @@ static void look_up(void)
             take_functions(algorithm->implementation);
             break;
         }
+    CRYPTO_malloc_fn allocate;
+    CRYPTO_realloc_fn reallocate;
+    CRYPTO_free_fn release;
+    CRYPTO_get_mem_functions(&allocate, &reallocate, &release);
+    plain_malloc = allocate == CRYPTO_malloc && release == CRYPTO_free;
     gcm.provider_context = OSSL_PROVIDER_get0_provider_ctx(provider);
     usable = gcm.newctx && gcm.freectx && gcm.encrypt_init && gcm.decrypt_init && gcm.update && gcm.final &&
              gcm.get_params && gcm.set_params;
@@ -100,7 +110,7 @@ static void look_up(void)
 
 static aesgcm *shielded(void *context)
 {
-    secmem_shield(context, SHIELD_SIZE);
+    secmem_shield(context, plain_malloc ? malloc_usable_size(context) : SHIELD_SIZE_MAX);
     return context;
 }
 

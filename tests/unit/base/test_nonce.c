@@ -132,7 +132,7 @@ static void bits_are_set_as_often_as_not(void **state)
         one_nonce nonce;
         assert_int_equal(nonce_next(nonce), ENVELOPE_OK);
         for (size_t bit = 0; bit < COUNT(ones); bit++)
-            ones[bit] += nonce[bit / 8] >> bit % 8 & 1U;
+            ones[bit] += (unsigned)nonce[bit / 8] >> bit % 8 & 1U;
     }
     for (size_t bit = 0; bit < COUNT(ones); bit++) /* 2000 ± 32 expected; ten deviations either side */
         assert_in_range(ones[bit], 1680, 2320);
