@@ -183,7 +183,7 @@ static envelope_status load_outcome(const char *path, int loaded, long line, boo
     if (loaded && marker_last)
         return ENVELOPE_OK;
     show(path, shown);
-    if (loaded)
+    if (loaded || (includes && ERR_SYSTEM_ERROR(error)))
         return error_raise(ENVELOPE_E_CONFIG, "%s: a file named by .include cannot be read (%s%s%s)", shown,
                            data ? show(data, detail) : "", data && data[0] ? ": " : "",
                            ERR_SYSTEM_ERROR(error) ? strerror(ERR_GET_REASON(error)) : "no reason given");

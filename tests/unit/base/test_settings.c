@@ -1,5 +1,12 @@
 #include "config_file.h"
 
+#include <openssl/conf.h>
+#include <openssl/core.h>
+#include <openssl/core_dispatch.h>
+#include <openssl/crypto.h>
+#include <openssl/err.h>
+#include <openssl/provider.h>
+
 #include "base/clock.h"
 #include "base/settings.h"
 
@@ -191,6 +198,52 @@ static void the_environment_names_the_file_before_anyone_else(void **state)
     assert_int_equal(unsetenv("ENVELOPE_CONFIG"), 0);
 }
 
+static const OSSL_DISPATCH no_functions[] = {{0, NULL}};
+static envelope_status good_outcome, bad_outcome;
+static char bad_text[256];
+
+/* What our provider does when OpenSSL activates it, holding its locks. */
+static int read_while_being_loaded(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *in, const OSSL_DISPATCH **out,
+                                   void **context)
+{
+    struct settings settings;
+    (void)handle;
+    (void)in;
+    *context = NULL;
+    *out = no_functions;
+    good_outcome = settings_load(config_path, &settings);
+    if (!good_outcome)
+        settings_clear(&settings);
+    bad_outcome = settings_load("/nonexistent/envelope.cnf", &settings);
+    snprintf(bad_text, sizeof bad_text, "%s", error_text());
+    return 1;
+}
+
+static void a_provider_can_read_them_while_openssl_loads_it(void **state)
+{
+    (void)state;
+    char openssl_cnf[160];
+    write_config(MINIMAL);
+    snprintf(openssl_cnf, sizeof openssl_cnf, "%s/openssl.cnf", scratch);
+    FILE *file = fopen(openssl_cnf, "we");
+    assert_non_null(file);
+    fputs("openssl_conf = init\n[init]\nproviders = providers\n[providers]\nreader = reader\n[reader]\nactivate = 1\n",
+          file);
+    assert_int_equal(fclose(file), 0);
+    good_outcome = bad_outcome = ENVELOPE_E_INTERNAL;
+    alarm(20); /* a deadlock would hang */
+    OSSL_LIB_CTX *context = OSSL_LIB_CTX_new();
+    assert_int_equal(OSSL_PROVIDER_add_builtin(context, "reader", read_while_being_loaded), 1);
+    assert_int_equal(OSSL_LIB_CTX_load_config(context, openssl_cnf), 1);
+    assert_int_equal(OSSL_PROVIDER_available(context, "reader"), 1);
+    alarm(0);
+    OSSL_LIB_CTX_free(context);
+    unlink(openssl_cnf);
+    assert_int_equal(good_outcome, ENVELOPE_OK);
+    assert_int_equal(bad_outcome, ENVELOPE_E_CONFIG);
+    assert_non_null(strstr(bad_text, "there is no configuration file"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +253,7 @@ int main(void)
         cmocka_unit_test(each_mistake_is_refused_with_what_to_do),
         cmocka_unit_test(a_password_in_the_stores_address_is_not_repeated),
         cmocka_unit_test(the_environment_names_the_file_before_anyone_else),
+        cmocka_unit_test(a_provider_can_read_them_while_openssl_loads_it),
     };
     return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
 }
