@@ -27,7 +27,7 @@ size_t secmem_unlocked(void);
 typedef struct secslab secslab;
 secslab *secslab_new(size_t slot_size);
 void secslab_destroy(secslab *slab);
-void *secslab_get(secslab *slab);             /* zeroed; NULL with the error raised */
+void *secslab_get(secslab *slab);            /* zeroed; NULL with the error raised */
 void secslab_put(secslab *slab, void *slot); /* wipes */
 
 /*

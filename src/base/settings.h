@@ -24,13 +24,13 @@ struct settings {
     int64_t deadline;  /* for one operation, waiting included; default 10 s */
 
     /* [hsm] */
-    char *module;      /* PKCS#11 module for URIs without module-path */
-    char *pin_file;    /* at most one of the three */
+    char *module;   /* PKCS#11 module for URIs without module-path */
+    char *pin_file; /* at most one of the three */
     char *pin_env;
     char *pin_command;
-    unsigned sessions; /* worker sessions per token, 1…1024; default 1 */
-    int wrap;          /* enum settings_wrap */
-    int iv;            /* enum settings_iv: who makes the IV of AES-GCM wraps */
+    unsigned sessions;          /* worker sessions per token, 1…1024; default 1 */
+    int wrap;                   /* enum settings_wrap */
+    int iv;                     /* enum settings_iv: who makes the IV of AES-GCM wraps */
     bool allow_extractable_kek; /* default no: a KEK that could leave the token is refused */
 
     /* [cache] */
@@ -45,7 +45,8 @@ struct settings {
 envelope_status settings_load(const char *path, struct settings *settings);
 void settings_clear(struct settings *settings);
 
-/* ENVELOPE_CONFIG (secure_getenv), else configured (may be NULL), else /etc/envelope/envelope.cnf. Static or caller's storage. */
+/* ENVELOPE_CONFIG (secure_getenv), else configured (may be NULL), else /etc/envelope/envelope.cnf. Static or caller's
+ * storage. */
 const char *settings_path(const char *configured);
 
 #endif

@@ -1,4 +1,5 @@
-/* Durations and sizes as people write them in configuration: "90s", "10m", "1h30m", "30d"; "64k", "16MiB", "4294967296". */
+/* Durations and sizes as people write them in configuration: "90s", "10m", "1h30m", "30d"; "64k", "16MiB",
+ * "4294967296". */
 #ifndef BASE_UNITS_H
 #define BASE_UNITS_H
 
