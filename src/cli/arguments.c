@@ -32,9 +32,11 @@ static envelope_status unknown_option(const struct cli_verb *verb, const char *w
     size_t count = COMMON_COUNT + verb->option_count;
     for (size_t i = 0; i < count; i++)
         names[i] = option_at(verb, i)->name;
-    const char *near = config_nearest(word + strspn(word, "-"), names, count);
-    char shown[64];
-    text_printable(word, strlen(word), shown, sizeof(shown));
+    char name[64], shown[64];
+    size_t length = strcspn(word, "=");
+    snprintf(name, sizeof(name), "%.*s", (int)length, word);
+    text_printable(word, length, shown, sizeof(shown));
+    const char *near = config_nearest(name + strspn(name, "-"), names, count);
     if (near)
         return error_raise(ENVELOPE_E_ARGUMENT, "%s is no option of `%s`; did you mean --%s?", shown, verb->name, near);
     return error_raise(ENVELOPE_E_ARGUMENT, "%s is no option of `%s`; see envelope %s --help", shown, verb->name,

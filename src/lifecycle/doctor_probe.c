@@ -37,8 +37,8 @@ static int report(char category)
     return 1;
 }
 
-static int crypt(EVP_CIPHER_CTX *context, const EVP_CIPHER *cipher, int encrypt, const unsigned char *in, int in_length,
-                 unsigned char *out, int *out_length)
+static int run_message(EVP_CIPHER_CTX *context, const EVP_CIPHER *cipher, int encrypt, const unsigned char *in,
+                       int in_length, unsigned char *out, int *out_length)
 {
     static const unsigned char default_key[32]; /* zeros: docs/wire-format.md, Compact */
     int updated = 0, finished = 0;
@@ -60,9 +60,9 @@ static int round_trip(OSSL_LIB_CTX *libctx)
     int category = 0;
     if (!cipher || !context)
         category = DOCTOR_PROBE_FETCH;
-    else if (!crypt(context, cipher, 1, message, (int)sizeof(message), sealed, &sealed_length))
+    else if (!run_message(context, cipher, 1, message, (int)sizeof(message), sealed, &sealed_length))
         category = DOCTOR_PROBE_ENCRYPT;
-    else if (!crypt(context, cipher, 0, sealed, sealed_length, opened, &opened_length) ||
+    else if (!run_message(context, cipher, 0, sealed, sealed_length, opened, &opened_length) ||
              opened_length != (int)sizeof(message) || memcmp(opened, message, sizeof(message)) != 0)
         category = DOCTOR_PROBE_DECRYPT;
     EVP_CIPHER_CTX_free(context);
