@@ -195,6 +195,18 @@ static envelope_status lease_adopt(keyring *ring, struct keyring_dek *dek, struc
     return ENVELOPE_OK;
 }
 
+/*
+ * The kernel zeroes DEKs in every forked child, also in one made behind pthread_atfork's back, where the generation
+ * says nothing. Keying a context with zeros is the one thing that must not happen.
+ */
+static bool dek_is_wiped(const struct keyring_dek *dek)
+{
+    uint8_t seen = 0;
+    for (size_t i = 0; i < HSM_DEK_SIZE; i++)
+        seen |= dek->dek[i];
+    return seen == 0;
+}
+
 /* The entry of dek_id with a reference, unwrapped if need be. */
 static envelope_status dek_obtain(keyring *ring, uint32_t dek_id, int64_t now, struct keyring_dek **dek, bool *hit)
 {
@@ -202,8 +214,10 @@ static envelope_status dek_obtain(keyring *ring, uint32_t dek_id, int64_t now, s
     struct keyring_dek *found = keyring_cache_find(ring, dek_id);
     if (!found)
         return keyring_unwrap_missing(ring, dek_id, dek);
-    bool gone = false;
-    envelope_status status = keyring_dek_check(ring, found, now, &gone);
+    bool gone = dek_is_wiped(found);
+    if (gone)
+        keyring_dek_drop(ring, found);
+    envelope_status status = gone ? ENVELOPE_OK : keyring_dek_check(ring, found, now, &gone);
     if (!status && !gone) {
         *dek = found;
         *hit = true;
@@ -374,7 +388,7 @@ const keyring_key *keyring_lease_key(const struct keyring_lease *lease)
 
 envelope_status keyring_lease_dek(const struct keyring_lease *lease, uint8_t dek[HSM_DEK_SIZE])
 {
-    if (!lease->dek || lease->generation != fork_generation())
+    if (!lease->dek || lease->generation != fork_generation() || dek_is_wiped(lease->dek))
         return error_raise(ENVELOPE_E_INTERNAL, "a data key was asked for without a current lease");
     memcpy(dek, lease->dek->dek, HSM_DEK_SIZE);
     return ENVELOPE_OK;
