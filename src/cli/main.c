@@ -27,7 +27,7 @@ static void print_help(void)
         snprintf(left, sizeof(left), "%s %s", verbs[i]->name, verbs[i]->arguments);
         printf("  envelope %-22s %s\n", left, verbs[i]->summary);
     }
-    printf("\nenvelope VERB --help tells a verb's options; --json prints JSON; --config FILE names the configuration.\n"
+    printf("\nA verb's options: envelope VERB --help. --json prints JSON, --config FILE names the configuration.\n"
            "The manual: envelope(1), envelope.cnf(5).\n");
 }
 

@@ -132,7 +132,7 @@ static void check_file_mode(struct lifecycle_diagnosis *diagnosis, const char *n
 static void check_pin(struct lifecycle_diagnosis *diagnosis, const struct settings *settings)
 {
     if (settings->pin_file)
-        check_file_mode(diagnosis, "PIN", settings->pin_file, 077, "Others can read the PIN: chmod 600.");
+        check_file_mode(diagnosis, "PIN", settings->pin_file, 077, "Others may read the PIN: chmod 600.");
     else if (settings->pin_env && !getenv(settings->pin_env))
         fail(diagnosis, "PIN", ENVELOPE_E_HSM_LOGIN, "Set it, or use pin-file in section [hsm].",
              "the environment has no %s", settings->pin_env);
@@ -378,7 +378,7 @@ static const char *configuration_advice(char category)
     case DOCTOR_PROBE_NO_DEFAULT:
         return "Activate the default provider too: default = default_sect, and [default_sect] with activate = 1.";
     case DOCTOR_PROBE_LOAD:
-        return "Correct the file that OPENSSL_CONF names: `module` must be the path of envelope.so.";
+        return "Correct the file: `module` must be the path of envelope.so.";
     default:
         return NULL;
     }
@@ -407,8 +407,12 @@ static void check_program(struct lifecycle_diagnosis *diagnosis, const char *nam
     else if (category == DOCTOR_PROBE_GOOD && WEXITSTATUS(probe.status) == 0)
         good(diagnosis, name, "%s: a program encrypts and decrypts", subject);
     else if (category == DOCTOR_PROBE_INACTIVE)
-        warn(diagnosis, name, "Programs must name it (-provider envelope), or the file activate it: see README.",
+        warn(diagnosis, name,
+             "Programs must name it (-provider envelope), or the file must activate it: see the README.",
              "%s does not activate the provider", subject);
+    else if (category == DOCTOR_PROBE_NOT_ACTIVATED)
+        fail(diagnosis, name, ENVELOPE_E_CONFIG, "Add activate = 1 to the provider's section.",
+             "%s names the provider, but does not activate it", subject);
     else if (category == 0)
         fail(diagnosis, name, ENVELOPE_E_INTERNAL, NULL, "%s: a program ended with status %d and said: %.200s", subject,
              WEXITSTATUS(probe.status), probe.output);

@@ -79,13 +79,53 @@ static int probe_module(void)
     return round_trip(libctx);
 }
 
+/* What the configuration file says under the provider's name, in a configuration of its own; NULL: nothing. */
+static CONF *read_configuration(const char **section)
+{
+    char *path = CONF_get1_default_config_file();
+    CONF *conf = NCONF_new(NULL);
+    const char *init = NULL, *providers = NULL;
+    *section = NULL;
+    ERR_set_mark();
+    if (path && conf && NCONF_load(conf, path, NULL) > 0)
+        init = NCONF_get_string(conf, NULL, "openssl_conf");
+    if (init)
+        providers = NCONF_get_string(conf, init, "providers");
+    if (providers)
+        *section = NCONF_get_string(conf, providers, "envelope");
+    ERR_pop_to_mark();
+    OPENSSL_free(path);
+    return conf;
+}
+
+/*
+ * The provider is not there. OpenSSL does not say why: whether the file says nothing of it, does not activate it, or
+ * names a module that does not load, it goes on without. So try that module alone.
+ */
+static int report_absence(void)
+{
+    const char *section;
+    CONF *conf = read_configuration(&section);
+    if (!section) {
+        NCONF_free(conf);
+        return report(DOCTOR_PROBE_INACTIVE);
+    }
+    ERR_set_mark();
+    const char *module = NCONF_get_string(conf, section, "module");
+    ERR_pop_to_mark();
+    OSSL_LIB_CTX *libctx = OSSL_LIB_CTX_new();
+    bool loads = libctx && OSSL_PROVIDER_load(libctx, module ? module : "envelope");
+    NCONF_free(conf);
+    return report(loads ? DOCTOR_PROBE_NOT_ACTIVATED : DOCTOR_PROBE_LOAD);
+}
+
 /* As every program does that knows nothing of us: by openssl.cnf. */
 static int probe_configuration(void)
 {
     if (OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG, NULL) != 1)
         return report(DOCTOR_PROBE_LOAD);
     if (!OSSL_PROVIDER_available(NULL, "envelope"))
-        return report(DOCTOR_PROBE_INACTIVE);
+        return report_absence();
     EVP_CIPHER *usual = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
     if (!usual)
         return report(DOCTOR_PROBE_NO_DEFAULT);

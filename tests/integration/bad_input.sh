@@ -7,9 +7,13 @@ echo data >plain
 encrypt "$zero" plain sealed
 cp rig/envelope.cnf good.cnf
 module=$(sed -n 's/^module *= *//p' good.cnf)
-before=$(sha256sum rig/keys.db plain sealed)
+state() {
+    store_state
+    sha256sum plain sealed
+}
+before=$(state)
 unchanged() {
-    [ "$before" = "$(sha256sum rig/keys.db plain sealed)" ] || fail "$1: something was changed"
+    [ "$before" = "$(state)" ] || fail "$1: something was changed"
     [ ! -e never.enc ] || [ ! -s never.enc ] || fail "$1: a ciphertext was written"
 }
 # broken WHAT STATUS TEXT: with the configuration as it is now, neither the command nor openssl does anything.
@@ -37,10 +41,12 @@ broken "missing module" 4 '/nowhere/libtoken.so'
 sed -i "s|^module.*|module = $PWD/plain|" rig/envelope.cnf
 broken "a module that is none" 4 'plain'
 echo 999999 >wrong.pin
+chmod 600 wrong.pin
 sed -i "s|^pin-file.*|pin-file = $PWD/wrong.pin|" rig/envelope.cnf
 broken "wrong PIN" 4 'PIN'
 ! grep -q 999999 refused.out || fail "the error shows the PIN"
 : >empty.pin
+chmod 600 empty.pin
 sed -i "s|^pin-file.*|pin-file = $PWD/empty.pin|" rig/envelope.cnf
 broken "empty PIN file" 4 'empty.pin'
 sed -i "s|^store.*|store = sqlite:$PWD|" rig/envelope.cnf

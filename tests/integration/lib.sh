@@ -46,11 +46,16 @@ decrypt() {
     timeout 60 openssl enc -d -envelope-aes-256-gcm -K "$1" -in "$2" -out "$3" "${@:4}"
 }
 
+# Within a minute; a function of these tests looks after its own time.
+bounded() {
+    if [ "$(type -t "$1")" = function ]; then "$@"; else timeout 60 "$@"; fi
+}
+
 # refused TEXT COMMAND…: it must fail by itself (no signal, no time-out) and say TEXT (an extended regular expression).
 refused() {
     local text=$1 status=0
     shift
-    timeout 60 "$@" >refused.out 2>&1 || status=$?
+    bounded "$@" >refused.out 2>&1 || status=$?
     [ "$status" -ne 0 ] || fail "not refused: $*"
     [ "$status" -lt 124 ] || fail "ended with $status: $*"
     grep -qE -e "$text" refused.out || fail "$* does not say \"$text\" but: $(cat refused.out)"
@@ -60,7 +65,7 @@ refused() {
 refused_with() {
     local wanted=$1 text=$2 status=0
     shift 2
-    timeout 60 "$@" >refused.out 2>refused.err || status=$?
+    bounded "$@" >refused.out 2>refused.err || status=$?
     [ "$status" -eq "$wanted" ] || fail "exit status $status, not $wanted: $* ($(cat refused.err))"
     [ "$(wc -l <refused.err)" -eq 1 ] || fail "not one line: $* ($(cat refused.err))"
     grep -q '^envelope: ' refused.err || fail "a line without its name: $(cat refused.err)"
@@ -70,6 +75,14 @@ refused_with() {
 # Everything below a directory, by content (SQLite's shared memory apart): equal prints mean nothing changed.
 fingerprint() {
     (cd "$1" && find . -type f -size +0 ! -name '*-shm' | LC_ALL=C sort | xargs -d '\n' -r sha256sum)
+}
+
+# What a store holds that matters: its keys, versions and change counter. Not its history (a refusal is worth a row), nor
+# KEKs, DEK ids and messages that were noted or given out and not used.
+store_state() {
+    query "SELECT hex(store_id), change_counter FROM store_meta; SELECT * FROM encryption_key;
+        SELECT dek_id, key_id, version, state, kek_id, hex(encrypted_key_blob), message_limit, created, deactivated
+        FROM encryption_key_version" "$@" | sha256sum
 }
 
 query() { sqlite3 -readonly -cmd '.timeout 5000' "${2:-rig/keys.db}" "$1"; }
