@@ -23,7 +23,7 @@ watcher=$!
 timeout 200 rotate_often default 200 >rotations.log || fail "rotating: $(tail -n 1 rotations.log)"
 touch stop
 for process in "${processes[@]}"; do
-    wait "$process" || fail "an encrypting process failed: $(cat ./*.log)"
+    wait "$process" || fail "an encrypting process failed: $(cat [1-8].log)"
 done
 wait "$watcher"
 [ ! -s violations ] || fail "not exactly one primary: $(head -n 3 violations)"
