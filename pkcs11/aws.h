@@ -69,6 +69,10 @@ enum backend_step aws_step_auth(const struct aws *aws, struct backend_call *call
 enum backend_step aws_read_metadata(struct backend_call *call, const char *action, const struct http_reply *reply,
                                     const char *label, struct backend_key *key, bool *usable);
 
+/* Fill in public_key from a GetPublicKey reply. */
+enum backend_step aws_read_public_key(struct backend_call *call, const struct http_reply *reply,
+                                      struct backend_key *key);
+
 /* --- aws_profile.c: ~/.aws/config and ~/.aws/credentials --- */
 struct aws_profile {
     struct buffer id, secret, token;

@@ -1,4 +1,4 @@
-/* CreateKey with CreateAlias; ScheduleKeyDeletion. */
+/* CreateKey with CreateAlias and GetPublicKey; ScheduleKeyDeletion. */
 #include "aws.h"
 
 #include <stdio.h>
@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "base/text.h"
 
-enum stage { STAGE_CREATE, STAGE_ALIAS, STAGE_DELETE };
+enum stage { STAGE_CREATE, STAGE_ALIAS, STAGE_PUBLIC_KEY, STAGE_DELETE };
 
 static const char *spec_of(const struct backend_call *call)
 {
@@ -69,6 +69,19 @@ static enum backend_step ask_alias(const struct aws *aws, struct backend_call *c
     return aws_request_close(call, request);
 }
 
+static enum backend_step ask_public_key(const struct aws *aws, struct backend_call *call, struct http_request *request)
+{
+    if (call->type != BACKEND_KEY_RSA)
+        return BACKEND_DONE;
+    http_request_clear(request);
+    enum backend_step step = aws_request_open(aws, call, "GetPublicKey", request);
+    if (step != BACKEND_SEND)
+        return step;
+    aws_add_text(request, "KeyId", call->keys.items[0].id);
+    call->stage = STAGE_PUBLIC_KEY;
+    return aws_request_close(call, request);
+}
+
 static enum backend_step ask_delete(const struct aws *aws, struct backend_call *call, struct http_request *request)
 {
     enum backend_step step = aws_request_open(aws, call, "ScheduleKeyDeletion", request);
@@ -96,19 +109,25 @@ static enum backend_step on_created(const struct aws *aws, struct backend_call *
     enum backend_step step = aws_read_metadata(call, "CreateKey", reply, call->label, key, &usable);
     if (step != BACKEND_DONE)
         return step;
-    return call->label ? ask_alias(aws, call, request) : BACKEND_DONE;
+    return call->label ? ask_alias(aws, call, request) : ask_public_key(aws, call, request);
 }
 
 enum backend_step aws_step_admin(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
                                  struct http_request *request)
 {
-    static const char *const actions[] = {"CreateKey", "CreateAlias", "ScheduleKeyDeletion"};
+    static const char *const actions[] = {"CreateKey", "CreateAlias", "GetPublicKey", "ScheduleKeyDeletion"};
     if (!reply)
         return call->op == BACKEND_CREATE ? ask_create(aws, call, request) : ask_delete(aws, call, request);
     enum backend_step step = aws_judge(call, actions[call->stage], reply);
     if (step != BACKEND_DONE && call->stage == STAGE_ALIAS)
         error_context(error_status(), "the key %s was made, but not its alias", call->keys.items[0].id);
-    if (step != BACKEND_DONE || call->stage != STAGE_CREATE)
+    if (step == BACKEND_FAILED && call->stage == STAGE_PUBLIC_KEY)
+        return BACKEND_DONE; /* the key is there; its public half may be kept from us by policy */
+    if (step != BACKEND_DONE || call->stage == STAGE_DELETE)
         return step;
-    return on_created(aws, call, reply, request);
+    if (call->stage == STAGE_CREATE)
+        return on_created(aws, call, reply, request);
+    if (call->stage == STAGE_ALIAS)
+        return ask_public_key(aws, call, request);
+    return aws_read_public_key(call, reply, &call->keys.items[0]);
 }

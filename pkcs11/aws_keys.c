@@ -205,6 +205,8 @@ enum backend_step aws_read_metadata(struct backend_call *call, const char *actio
     snprintf(key->state, sizeof key->state, "%s", state);
     key->enabled = strcmp(state, "Enabled") == 0;
     key->can_encrypt = key->can_decrypt = true;
+    const char *origin = json_member(data, "Origin");
+    key->imported = origin && strcmp(origin, "EXTERNAL") == 0;
     key->created = (int64_t)(json_number_value(json_object_get(data, "CreationDate")) * CLOCK_SECOND);
     *usable = read_spec(spec, key) && strcmp(usage, "ENCRYPT_DECRYPT") == 0 &&
               (!manager || strcmp(manager, "CUSTOMER") == 0) && strcmp(state, "PendingDeletion") != 0 &&
@@ -251,9 +253,9 @@ static enum backend_step take_key(struct backend_call *call, const struct http_r
     return BACKEND_DONE;
 }
 
-static enum backend_step take_public_key(struct backend_call *call, const struct http_reply *reply)
+enum backend_step aws_read_public_key(struct backend_call *call, const struct http_reply *reply,
+                                      struct backend_key *key)
 {
-    struct backend_key *key = &call->keys.items[call->keys.count - 1];
     json_t *root = json_read(&reply->body);
     const char *text = root ? json_member(root, "PublicKey") : NULL;
     struct buffer der = {0};
@@ -380,7 +382,7 @@ enum backend_step aws_step_keys(const struct aws *aws, struct backend_call *call
         return on_list(aws, call, reply, request);
     if (call->stage == STAGE_DESCRIBE)
         return on_description(aws, call, reply, request);
-    step = take_public_key(call, reply);
+    step = aws_read_public_key(call, reply, &call->keys.items[call->keys.count - 1]);
     if (step != BACKEND_DONE)
         return step;
     survey->at++;

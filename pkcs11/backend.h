@@ -64,6 +64,7 @@ struct backend_key {
     unsigned bits;
     bool can_encrypt, can_decrypt; /* by its kind and usage, not by its present state */
     bool enabled;                  /* usable now */
+    bool imported;                 /* its material was made elsewhere, so copies may exist */
     char state[32];                /* the service's word: "Enabled", "PendingDeletion" */
     int64_t created;               /* wall clock, 0 unknown */
     uint8_t *public_key;           /* SubjectPublicKeyInfo, or NULL */
@@ -97,8 +98,9 @@ struct backend_call {
     struct buffer out;
     struct backend_keys keys;
     struct credentials *made;
-    CK_RV rv;                  /* set by BACKEND_FAILED */
-    char service_code[64];     /* the service's name of the last error, "" if none */
+    bool plaintext_left;   /* REWRAP: the service could not do it alone, the plaintext passed through this process */
+    CK_RV rv;              /* set by BACKEND_FAILED */
+    char service_code[64]; /* the service's name of the last error, "" if none */
     char service_message[512]; /* and its text, printable */
     char request_id[128];
 

@@ -1,0 +1,173 @@
+#include "login.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+enum { EARLY_SECONDS = 300, PAUSE_SECONDS = 30 };
+
+struct login {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool fetching;
+    bool logged_in;
+    struct buffer pin;
+    unsigned pin_number; /* of the PIN in use: what was fetched with an older one is not kept */
+    struct credentials *current;
+    int64_t next_try; /* monotonic: after a failed renewal, not before */
+};
+
+struct login *login_new(void)
+{
+    struct login *login = calloc(1, sizeof *login);
+    pthread_condattr_t attributes;
+    if (!login) {
+        error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a token");
+        return NULL;
+    }
+    pthread_mutex_init(&login->lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&login->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return login;
+}
+
+void login_free(struct login *login)
+{
+    if (!login)
+        return;
+    credentials_unref(login->current);
+    buffer_clear(&login->pin);
+    pthread_cond_destroy(&login->changed);
+    pthread_mutex_destroy(&login->lock);
+    free(login);
+}
+
+static int64_t left_of(const struct credentials *credentials)
+{
+    int64_t expires = credentials_expires(credentials);
+    return expires ? expires - clock_wall() : INT64_MAX;
+}
+
+/* Good for now; with `early`, good for long enough not to be renewed yet. */
+static bool is_good(const struct credentials *credentials, bool early)
+{
+    return credentials && left_of(credentials) > (early ? EARLY_SECONDS * CLOCK_SECOND : 0);
+}
+
+/* With the lock held. False at the deadline. */
+static bool wait_for_change(struct login *login, int64_t deadline)
+{
+    int64_t left = deadline - clock_monotonic();
+    if (left <= 0)
+        return false;
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += (time_t)(left / CLOCK_SECOND);
+    until.tv_nsec += (long)(left % CLOCK_SECOND) * 1000;
+    if (until.tv_nsec >= 1000000000) {
+        until.tv_nsec -= 1000000000;
+        until.tv_sec++;
+    }
+    return pthread_cond_timedwait(&login->changed, &login->lock, &until) == 0;
+}
+
+/* With the lock held; it is let go while fetching. */
+static CK_RV renew(struct login *login, login_fetch fetch, void *context, int64_t deadline)
+{
+    struct buffer pin = {0};
+    struct credentials *made = NULL;
+    unsigned number = login->pin_number;
+    login->fetching = true;
+    buffer_append(&pin, login->pin.bytes, login->pin.length);
+    pthread_mutex_unlock(&login->lock);
+    CK_RV rv = buffer_ok(&pin) ? fetch(context, buffer_text(&pin), deadline, &made) : CKR_HOST_MEMORY;
+    buffer_clear(&pin);
+    pthread_mutex_lock(&login->lock);
+    login->fetching = false;
+    login->next_try = clock_monotonic() + PAUSE_SECONDS * CLOCK_SECOND;
+    if (rv == CKR_OK && number == login->pin_number) {
+        credentials_unref(login->current);
+        login->current = made;
+        login->next_try = 0;
+    } else {
+        credentials_unref(made);
+    }
+    pthread_cond_broadcast(&login->changed);
+    return rv;
+}
+
+CK_RV login_get(struct login *login, login_fetch fetch, void *context, int64_t deadline, struct credentials **got)
+{
+    CK_RV rv = CKR_OK;
+    pthread_mutex_lock(&login->lock);
+    for (;;) {
+        bool good = is_good(login->current, false);
+        bool renewing = login->fetching || clock_monotonic() < login->next_try;
+        /* What still works is used while it is being renewed, and when renewing fails. */
+        if (is_good(login->current, true) || (good && renewing))
+            break;
+        if (login->fetching) {
+            if (wait_for_change(login, deadline))
+                continue;
+            error_raise(ENVELOPE_E_TIMEOUT, "the deadline passed while another thread fetched credentials");
+            rv = CKR_DEVICE_ERROR;
+            break;
+        }
+        rv = renew(login, fetch, context, deadline);
+        if (is_good(login->current, false))
+            rv = CKR_OK;
+        if (rv != CKR_OK)
+            break;
+        if (!is_good(login->current, true) && login->current) {
+            /* Short-lived by design, or the clock is off: use them, renew at the next call. */
+            if (!is_good(login->current, false)) {
+                error_raise(ENVELOPE_E_HSM_LOGIN, "the credentials fetched have expired already; is the clock right?");
+                rv = CKR_USER_NOT_LOGGED_IN;
+            }
+            break;
+        }
+    }
+    *got = rv == CKR_OK ? credentials_ref(login->current) : NULL;
+    pthread_mutex_unlock(&login->lock);
+    return rv;
+}
+
+void login_drop(struct login *login, const struct credentials *refused)
+{
+    pthread_mutex_lock(&login->lock);
+    if (login->current == refused) {
+        credentials_unref(login->current);
+        login->current = NULL;
+        login->next_try = 0;
+    }
+    pthread_mutex_unlock(&login->lock);
+}
+
+envelope_status login_set_pin(struct login *login, const char *pin)
+{
+    pthread_mutex_lock(&login->lock);
+    buffer_reset(&login->pin);
+    if (pin)
+        buffer_append_text(&login->pin, pin);
+    bool ok = buffer_ok(&login->pin);
+    login->logged_in = ok && pin;
+    login->pin_number++;
+    login->next_try = 0;
+    credentials_unref(login->current);
+    login->current = NULL;
+    pthread_mutex_unlock(&login->lock);
+    return ok ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
+}
+
+bool login_has_pin(struct login *login)
+{
+    pthread_mutex_lock(&login->lock);
+    bool logged_in = login->logged_in;
+    pthread_mutex_unlock(&login->lock);
+    return logged_in;
+}

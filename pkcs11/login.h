@@ -1,0 +1,28 @@
+/*
+ * A token's credentials: fetched by one thread at a time while others wait with
+ * a deadline, kept until shortly before they expire, dropped when refused.
+ */
+#ifndef PKCS11_LOGIN_H
+#define PKCS11_LOGIN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "backend.h"
+
+struct login;
+struct login *login_new(void); /* NULL with the error raised */
+void login_free(struct login *login);
+
+/* Fetches: runs BACKEND_AUTHENTICATE with pin until deadline. */
+typedef CK_RV (*login_fetch)(void *context, const char *pin, int64_t deadline, struct credentials **made);
+
+/* Valid credentials, to be unref'ed. */
+CK_RV login_get(struct login *login, login_fetch fetch, void *context, int64_t deadline, struct credentials **got);
+/* The service refused these: the next login_get fetches others. */
+void login_drop(struct login *login, const struct credentials *refused);
+/* NULL: as at first. */
+envelope_status login_set_pin(struct login *login, const char *pin);
+bool login_has_pin(struct login *login);
+
+#endif
