@@ -4,6 +4,8 @@ add_compile_options(-Wall -Wextra -Wconversion -Wshadow -Wstrict-prototypes -Wmi
 if(ENVELOPE_WERROR)
   add_compile_options(-Werror)
 endif()
+# Error texts name a file of the project, not a place on the machine that built it.
+add_compile_options(-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=)
 add_compile_definitions(_GNU_SOURCE)
 if(ENVELOPE_SANITIZE)
   add_compile_options(-fsanitize=${ENVELOPE_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
