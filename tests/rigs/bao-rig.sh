@@ -1,0 +1,154 @@
+# shellcheck shell=bash
+# A transit server for tests, to be sourced. Real OpenBao if there is one (ENVELOPE_BAO, or `bao` in PATH), else the
+# Vault core of transit-server/, built once and kept outside the checkout. Storage in memory, TLS, one unseal key.
+#
+#   bao_rig_start DIR    start, initialise and unseal in DIR; exits 77 with a reason where it cannot be had. Sets
+#                        BAO_ADDR (https://127.0.0.1:PORT) and BAO_DIR; certificates in DIR: ca.pem, client.pem,
+#                        client.key, other-ca.pem (which signed nothing)
+#   bao_api METHOD PATH [JSON]   as root; prints the reply, fails on an error status
+#   bao_seal, bao_unseal
+#   bao_rig_stop
+
+bao_rig_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+
+bao_rig_skip() {
+    echo "skipped: $1" >&2
+    exit 77
+}
+
+# Prints the server to run; the build is shared between checkouts of the same sources.
+bao_rig_binary() {
+    local sources=$bao_rig_here/transit-server cache name
+    command -v go >/dev/null || bao_rig_skip "neither bao (set ENVELOPE_BAO) nor go to build a transit server with"
+    cache=${XDG_CACHE_HOME:-$HOME/.cache}/envelope-rigs
+    mkdir -p "$cache"
+    name=$cache/transit-server-$(cat "$sources"/{go.mod,go.sum,main.go} | sha256sum | cut -c1-16)
+    (
+        flock 9
+        [[ -x $name ]] && exit 0
+        cd "$sources" || exit 1
+        export GOFLAGS=-mod=readonly\ -buildvcs=false GOTOOLCHAIN=local GOWORK=off
+        if ! nice -n 19 go list -deps . >"$name.log" 2>&1; then
+            echo "$(tail -n 1 "$name.log")" >&2
+            exit 77
+        fi
+        nice -n 19 go build -p 1 -trimpath -ldflags '-s -w' -o "$name.new" . >"$name.log" 2>&1 || {
+            cat "$name.log" >&2
+            exit 1
+        }
+        mv "$name.new" "$name"
+    ) 9>"$cache/lock"
+    case $? in
+    0) echo "$name" ;;
+    77) bao_rig_skip "the Go modules of a transit server cannot be had" ;;
+    *)
+        echo "the transit server does not build" >&2
+        exit 1
+        ;;
+    esac
+}
+
+bao_rig_certificates() {
+    local dir=$1 name
+    for name in ca other-ca; do
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=$name" \
+            -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign \
+            -keyout "$dir/$name.key" -out "$dir/$name.pem"
+    done
+    bao_rig_certificate "$dir" server serverAuth "IP:127.0.0.1,DNS:localhost"
+    bao_rig_certificate "$dir" client clientAuth "DNS:client.test"
+}
+
+bao_rig_certificate() {
+    local dir=$1 name=$2 usage=$3 names=$4
+    openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "/CN=$name" \
+        -keyout "$dir/$name.key" -out "$dir/$name.csr"
+    openssl x509 -req -in "$dir/$name.csr" -CA "$dir/ca.pem" -CAkey "$dir/ca.key" -CAcreateserial -days 2 \
+        -extfile <(printf 'extendedKeyUsage=%s\nsubjectAltName=%s\n' "$usage" "$names") -out "$dir/$name.pem"
+}
+
+# OpenBao takes a fixed address only: one that is free now, and another try if it was taken meanwhile.
+bao_rig_launch_bao() {
+    local port
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    cat >"$BAO_DIR/server.hcl" <<END
+storage "inmem" {}
+listener "tcp" {
+  address       = "127.0.0.1:$port"
+  tls_cert_file = "$BAO_DIR/server.pem"
+  tls_key_file  = "$BAO_DIR/server.key"
+}
+api_addr = "https://127.0.0.1:$port"
+END
+    "$1" server -config="$BAO_DIR/server.hcl" >"$BAO_DIR/server.log" 2>&1 &
+    bao_rig_pid=$!
+    BAO_ADDR=https://127.0.0.1:$port
+}
+
+bao_rig_launch_ours() {
+    local tries=0
+    rm -f "$BAO_DIR/address"
+    "$1" -cert "$BAO_DIR/server.pem" -key "$BAO_DIR/server.key" -ready-file "$BAO_DIR/address" \
+        >"$BAO_DIR/server.log" 2>&1 &
+    bao_rig_pid=$!
+    until [[ -s $BAO_DIR/address ]]; do
+        kill -0 "$bao_rig_pid" 2>/dev/null && ((tries++ < 300)) || return 1
+        sleep 0.1
+    done
+    BAO_ADDR=https://$(<"$BAO_DIR/address")
+}
+
+bao_rig_answers() {
+    local tries=0
+    until curl -s --noproxy '*' --cacert "$BAO_DIR/ca.pem" "$BAO_ADDR/v1/sys/seal-status" >/dev/null; do
+        kill -0 "$bao_rig_pid" 2>/dev/null && ((tries++ < 300)) || return 1
+        sleep 0.1
+    done
+}
+
+bao_api() {
+    local method=$1 path=$2 body=${3-}
+    curl -sS --fail-with-body --noproxy '*' --cacert "$BAO_DIR/ca.pem" --max-time 30 -X "$method" \
+        -H @"$BAO_DIR/root.header" ${body:+--data-binary "$body"} "$BAO_ADDR/v1/$path"
+}
+
+bao_unseal() {
+    bao_api PUT sys/unseal "{\"key\":$(jq '.keys_base64[0]' "$BAO_DIR/init.json")}" >/dev/null
+}
+
+bao_seal() {
+    bao_api PUT sys/seal
+}
+
+bao_rig_start() {
+    local bao=${ENVELOPE_BAO:-$(command -v bao)} server="" try launched=no
+    mkdir -p "$1"
+    BAO_DIR=$(cd "$1" && pwd)
+    command -v jq >/dev/null || bao_rig_skip "no jq"
+    command -v curl >/dev/null || bao_rig_skip "no curl"
+    if [[ -z $bao ]]; then
+        server=$(bao_rig_binary) || exit
+    fi
+    bao_rig_certificates "$BAO_DIR" 2>"$BAO_DIR/certificates.log" || {
+        cat "$BAO_DIR/certificates.log" >&2
+        return 1
+    }
+    for try in 1 2 3; do
+        if [[ $bao ]]; then bao_rig_launch_bao "$bao"; else bao_rig_launch_ours "$server"; fi &&
+            bao_rig_answers && launched=yes && break
+        echo "the server did not start (try $try):" >&2
+        tail -n 5 "$BAO_DIR/server.log" >&2
+    done
+    [[ $launched = yes ]] || return 1
+    (umask 077 && : >"$BAO_DIR/root.header" && : >"$BAO_DIR/init.json")
+    bao_api PUT sys/init '{"secret_shares":1,"secret_threshold":1}' >"$BAO_DIR/init.json" || return 1
+    echo "X-Vault-Token: $(jq -r .root_token "$BAO_DIR/init.json")" >"$BAO_DIR/root.header"
+    bao_unseal
+}
+
+bao_rig_stop() {
+    [[ ${bao_rig_pid-} ]] || return 0
+    kill "$bao_rig_pid" 2>/dev/null
+    wait "$bao_rig_pid" 2>/dev/null
+    bao_rig_pid=
+}
