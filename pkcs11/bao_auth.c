@@ -39,6 +39,13 @@ static enum backend_step login_refused(const struct bao *bao, struct backend_cal
                                     bao->settings->label, sources[bao->auth], call->service_message, hint));
 }
 
+/* The service judged the credentials; anything else is its own trouble. */
+static bool refuses_login(const struct backend_call *call, const struct http_reply *reply, enum backend_step step)
+{
+    return step == BACKEND_REAUTH ||
+           (step == BACKEND_FAILED && (reply->status == 400 || call->rv == CKR_USER_NOT_LOGGED_IN));
+}
+
 /*
  * The first lease is kept in the credentials' id: a renewal that brings much less than it is the last breath of a
  * token near its maximum lifetime.
@@ -176,8 +183,7 @@ static enum backend_step login_step(const struct bao *bao, struct backend_call *
             return login_send(bao, call, request);
         return take_login(bao, call, root, call->stage == RENEW ? first_lease : 0);
     }
-    bool refused = step == BACKEND_REAUTH || (step == BACKEND_FAILED && reply->status == 400);
-    if (!refused)
+    if (!refuses_login(call, reply, step))
         return step;
     if (call->stage == RENEW)
         return login_send(bao, call, request);
@@ -263,8 +269,7 @@ static enum backend_step token_step(const struct bao *bao, struct backend_call *
         return take_lookup(bao, call, work, root, request);
     if (accepted)
         return take_login(bao, call, root, 0);
-    bool refused = step == BACKEND_REAUTH || (step == BACKEND_FAILED && reply->status == 400);
-    if (!refused)
+    if (!refuses_login(call, reply, step))
         return step;
     /* Not ours to renew, or at the end of its life: it serves until it expires. */
     if (call->stage == RENEW_FILE)

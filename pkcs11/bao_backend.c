@@ -183,7 +183,7 @@ static envelope_status bao_open(const struct token_settings *settings, void **st
     return ENVELOPE_OK;
 }
 
-static enum backend_step bao_step(const void *state, struct backend_call *call, const struct http_reply *reply,
+static enum backend_step hand_out(const struct bao *state, struct backend_call *call, const struct http_reply *reply,
                                   struct http_request *request)
 {
     switch (call->op) {
@@ -207,6 +207,18 @@ static enum backend_step bao_step(const void *state, struct backend_call *call, 
         return bao_random(state, call, reply, request);
     }
     return backend_fail(call, CKR_GENERAL_ERROR, error_raise(ENVELOPE_E_INTERNAL, "OpenBao: no such operation"));
+}
+
+static enum backend_step bao_step(const void *state, struct backend_call *call, const struct http_reply *reply,
+                                  struct http_request *request)
+{
+    enum backend_step step = hand_out(state, call, reply, request);
+    if (step == BACKEND_DONE) {
+        /* What was refused on the way (a key looked for and not there) is no error of a call that succeeded. */
+        call->rv = CKR_OK;
+        call->service_code[0] = call->service_message[0] = '\0';
+    }
+    return step;
 }
 
 const struct backend bao_backend = {

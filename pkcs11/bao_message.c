@@ -1,6 +1,5 @@
 #include "bao.h"
 
-#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,6 +128,10 @@ static const struct refusal refusals[] = {
      "made by another key, with other associated data, or damaged"},
     {"invalid ciphertext", CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP, "made by another key, or damaged"},
     {"failed to RSA decrypt", CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP, "made by another key, or damaged"},
+    /* Before anything else is made of their status, which is 500 in some releases: each try counts towards a lockout.
+     */
+    {"invalid secret", CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the secret id is wrong, used up or expired"},
+    {"invalid role", CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "see role, role-id-file and secret-id-file"},
     {"no handler for route", CKR_DEVICE_ERROR, ENVELOPE_E_HSM,
      "is anything mounted there? see mount and auth-mount in kms.cnf"},
     {"unsupported path", CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "is it a transit engine? see mount in kms.cnf"},
@@ -142,7 +145,26 @@ static const struct refusal *find_refusal(const char *message)
     return NULL;
 }
 
-/* All `errors`, or the reply's own words where it is not the service that answers (a proxy, a load balancer). */
+/* "1 error occurred:\n\t* text\n\n" to "text"; line breaks to blanks. */
+static void tidy(char *text)
+{
+    static const char one[] = "1 error occurred:";
+    char *from = text, *to = text;
+    if (strncmp(text, one, sizeof one - 1) == 0)
+        from += sizeof one - 1 + strspn(text + sizeof one - 1, "\n\t* ");
+    for (; *from; from++) {
+        bool blank = *from == ' ' || *from == '\n' || *from == '\t';
+        if (!blank)
+            *to++ = *from;
+        else if (to > text && to[-1] != ' ')
+            *to++ = ' ';
+    }
+    while (to > text && to[-1] == ' ')
+        to--;
+    *to = '\0';
+}
+
+/* All `errors`, or a word of our own where it is not the service that answers (a proxy, a load balancer). */
 static void read_message(const struct http_reply *reply, char *message, size_t capacity)
 {
     struct bao_json root, name, item;
@@ -158,8 +180,10 @@ static void read_message(const struct http_reply *reply, char *message, size_t c
             memcpy(message + used, "; ", 3);
             used += 2;
         }
-        if (bao_json_copy(item, message + used, capacity - used))
+        if (bao_json_copy(item, message + used, capacity - used)) {
+            tidy(message + used);
             used += strlen(message + used);
+        }
     }
 }
 
@@ -205,12 +229,29 @@ static enum backend_step refuse_by_status(const struct bao *bao, struct backend_
     return passes(status) ? BACKEND_RETRY : BACKEND_FAILED;
 }
 
+/* The words about a login may quote what was sent (`invalid secret_id "…"`): quotations are left out. */
+static void hide_quotations(char *text)
+{
+    bool inside = false;
+    char *to = text;
+    for (const char *from = text; *from; from++) {
+        bool quote = *from == '"';
+        if (quote || !inside)
+            *to++ = *from;
+        if (quote)
+            inside = !inside;
+    }
+    *to = '\0';
+}
+
 static enum backend_step refuse(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                                 const char *doing, const char *on)
 {
     char code[24], raw[sizeof call->service_message];
     snprintf(code, sizeof code, "HTTP %ld", reply->status);
     read_message(reply, raw, sizeof raw);
+    if (call->op == BACKEND_AUTHENTICATE)
+        hide_quotations(raw);
     /* Noted first: that makes the words of the service printable for the error too. */
     backend_note(call, code, raw, NULL);
     const struct refusal *known = find_refusal(call->service_message);
