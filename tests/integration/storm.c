@@ -1,6 +1,7 @@
 /*
  * A program as users have them: OpenSSL, its configuration, two threads.
- *     storm encrypt FILE STOP   encrypt short messages, appending each ciphertext to FILE, until the file STOP appears
+ *     storm encrypt FILE STOP   encrypt short messages, appending each ciphertext to FILE, until the file STOP appears;
+ *                               says "ready" after the first one
  *     storm open FILE           decrypt every one of them
  * A record is the ciphertext's length (4 bytes, native) and the ciphertext; each message says its own number.
  */
@@ -63,11 +64,23 @@ static void *encrypt_until_stopped(void *context_argument)
 
 static int storm_encrypt(void)
 {
+    static const unsigned char first[MESSAGE] = "storm";
+    unsigned char sealed[ROOM];
     pthread_t threads[THREADS];
     EVP_CIPHER_CTX *contexts[THREADS];
     for (int i = 0; i < THREADS; i++) {
         contexts[i] = EVP_CIPHER_CTX_new();
-        if (!contexts[i] || pthread_create(&threads[i], NULL, encrypt_until_stopped, contexts[i]) != 0)
+        if (!contexts[i])
+            return 1;
+    }
+    if (one_message(contexts[0], cipher, 1, first, MESSAGE, sealed) < 0) {
+        complain("encrypt for the first time");
+        return 1;
+    }
+    printf("ready\n");
+    fflush(stdout);
+    for (int i = 0; i < THREADS; i++) {
+        if (pthread_create(&threads[i], NULL, encrypt_until_stopped, contexts[i]) != 0)
             return 1;
     }
     for (int i = 0; i < THREADS; i++) {
