@@ -15,14 +15,14 @@ fi
 [ -z "$ENVELOPE_SANITIZE" ] || exit 0
 
 unset OPENSSL_CONF ENVELOPE_CONFIG
-export OPENSSL_MODULES=$BUILD_DIR/provider
+export OPENSSL_MODULES="$BUILD_DIR/provider"
 timeout 20 openssl list -providers -provider envelope -verbose >providers
 grep -q 'name: Envelope' providers || fail "does not load by name"
 timeout 20 openssl list -cipher-algorithms -provider envelope | grep -q 'ENVELOPE-AES-256-GCM @ envelope' ||
     fail "offers no cipher"
 
 # Without a configuration it loads, and says what is missing when it is used.
-export ENVELOPE_CONFIG=$PWD/none.cnf
+export ENVELOPE_CONFIG="$PWD/none.cnf"
 if echo secret | timeout 20 openssl enc -provider envelope -envelope-aes-256-gcm -K 00 -out sealed 2>errors; then
     fail "encrypted without a configuration"
 fi
