@@ -164,7 +164,10 @@ static envelope_status find_object(struct hsm_kek *kek, struct hsm_session *sess
     if (secret + private == 1)
         return ENVELOPE_OK;
     /* Nothing there: or nothing to be seen, because the token went away or somebody logged us out. */
-    bool login = (session->token->info.flags & CKF_LOGIN_REQUIRED) && !hsm_session_is_logged_in(session);
+    hsm_lock();
+    bool login = (session->token->info.flags & CKF_LOGIN_REQUIRED) != 0;
+    hsm_unlock();
+    login = login && !hsm_session_is_logged_in(session);
     if (login || !hsm_token_present(session->token)) {
         session->condition = HSM_SESSION_LOST;
         return error_raise(ENVELOPE_E_HSM_UNAVAILABLE, "token \"%s\" is not there, or its login was lost",

@@ -215,6 +215,7 @@ static envelope_status initialise(struct hsm_module *module)
     /* ALREADY_INITIALIZED: another owner; or this is a fork's child and the state is the parent's, then owner stays. */
     if (rv == CKR_OK) {
         module->owner = true;
+        module->restarted = clock_monotonic();
         atomic_fetch_add(&module->generation, 1);
     }
     module->ready = true;
@@ -284,9 +285,11 @@ envelope_status hsm_module_restart(struct hsm_module *module, int64_t deadline, 
     if (!hsm_gate_close(&loader, deadline))
         return loader_busy();
     envelope_status status = ENVELOPE_OK;
-    /* Another thread may have done it meanwhile; its result is good enough. */
-    if (restart_due_in(module) > 0)
+    /* Another thread has done it meanwhile, which is as good. */
+    if (restart_due_in(module) > 0) {
+        *done = true;
         goto out;
+    }
     if (!hsm_gate_close(&module->gate, deadline)) {
         status = error_raise(ENVELOPE_E_HSM_UNAVAILABLE,
                              "a thread has been inside the PKCS#11 module \"%s\" for the whole deadline", module->path);

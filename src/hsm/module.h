@@ -23,7 +23,7 @@ struct hsm_module {
     bool ready;        /* C_Initialize succeeded in this process, as far as we know; guarded, as is what follows */
     bool owner;        /* and it was ours, so C_Finalize is ours too */
     bool was_ready;    /* it worked once: later failures mean "away", not "misconfigured" */
-    int64_t restarted; /* clock_monotonic, 0 never */
+    int64_t restarted; /* or first initialised; clock_monotonic */
     _Atomic uint64_t generation; /* raised with every C_Initialize of ours that made a new state */
 };
 
@@ -36,7 +36,9 @@ bool hsm_module_is_ready(const struct hsm_module *module);
 void hsm_module_forget(struct hsm_module *module);
 /*
  * C_Finalize and C_Initialize, with nobody of ours inside: the only way to make SoftHSM look at its files again.
- * Sets *done to false, and returns ENVELOPE_OK, where that is not ours to do (another owner) or was done just now.
+ * *done is false, and ENVELOPE_OK returned, where that is not ours to do (another owner), or was done a moment ago and
+ * would disturb other tokens of the module. A program that calls such a module besides us, after us and
+ * without owning it, has to live with this; C_Finalize ends its sessions too.
  */
 envelope_status hsm_module_restart(struct hsm_module *module, int64_t deadline, bool *done);
 

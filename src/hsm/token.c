@@ -18,7 +18,11 @@
  * half-written, as one of two errors that pass by themselves.
  */
 static const int64_t LOGIN_PAUSES[] = {10000, 30000, 60000, 120000, 240000, 480000};
-enum { LOGIN_TRIES = sizeof LOGIN_PAUSES / sizeof LOGIN_PAUSES[0], RESTART_TRIES = 2 };
+enum { LOGIN_TRIES = sizeof LOGIN_PAUSES / sizeof LOGIN_PAUSES[0] };
+
+/* How often a missing token is looked for with the module started anew; one that was there goes and comes as a whole.
+ */
+enum { RESTART_TRIES = 2, RESTART_TRIES_AT_FIRST = 6 };
 
 static envelope_status forked(const struct hsm_token *token)
 {
@@ -360,13 +364,14 @@ static envelope_status connect_once(struct hsm_token *token, int64_t deadline, s
 
 /*
  * A token that is not there may be there again without its module knowing: SoftHSM reads its directory at
- * C_Initialize only, and never trusts again a token whose files it once missed. So the module is started anew, which
- * is done only where we are the ones who started it.
+ * C_Initialize only, never trusts again a token whose files it once missed, and overlooks one that another process
+ * happened to be logging in to. So the module is started anew, which is done only where we are the ones who started it.
  */
 envelope_status hsm_token_connect(struct hsm_token *token, int64_t deadline, struct hsm_session **session)
 {
+    int tries = token->was_up ? RESTART_TRIES : RESTART_TRIES_AT_FIRST;
     envelope_status status = connect_once(token, deadline, session);
-    for (int i = 0; i < RESTART_TRIES && status == ENVELOPE_E_HSM_UNAVAILABLE; i++) {
+    for (int i = 0; i < tries && status == ENVELOPE_E_HSM_UNAVAILABLE && clock_monotonic() < deadline; i++) {
         char text[HSM_FAILURE_TEXT];
         snprintf(text, sizeof text, "%s", error_text());
         bool again = !hsm_module_is_ready(token->module); /* its other owner finalised it */
