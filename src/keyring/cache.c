@@ -22,25 +22,9 @@ static struct keyring_table *table_new(unsigned bits)
     return table;
 }
 
-/* Fibonacci hashing: ids come in runs with gaps, which would pile up if taken as they are. */
-static size_t table_start(const struct keyring_table *table, uint32_t dek_id)
-{
-    return (dek_id * UINT32_C(2654435769)) >> table->shift;
-}
-
-/* The slot of an id, or the empty one where it belongs. At most half of the slots are used, so the walk ends. */
-static struct keyring_slot *table_slot(struct keyring_table *table, uint32_t dek_id)
-{
-    for (size_t i = table_start(table, dek_id);; i = (i + 1) & table->mask) {
-        uint32_t id = atomic_load_explicit(&table->slots[i].id, memory_order_acquire);
-        if (id == dek_id || id == 0)
-            return &table->slots[i];
-    }
-}
-
 static void table_put(struct keyring_table *table, uint32_t dek_id, struct keyring_dek *dek)
 {
-    struct keyring_slot *slot = table_slot(table, dek_id);
+    struct keyring_slot *slot = keyring_table_slot(table, dek_id);
     atomic_store_explicit(&slot->dek, dek, memory_order_release);
     if (atomic_load_explicit(&slot->id, memory_order_relaxed) == dek_id)
         return;
@@ -69,14 +53,6 @@ static envelope_status table_reserve(keyring *ring)
     grown->retired = old;
     atomic_store_explicit(&ring->table, grown, memory_order_release);
     return ENVELOPE_OK;
-}
-
-struct keyring_dek *keyring_cache_peek(const keyring *ring, uint32_t dek_id)
-{
-    if (dek_id == 0)
-        return NULL;
-    struct keyring_table *table = atomic_load_explicit(&ring->table, memory_order_acquire);
-    return atomic_load_explicit(&table_slot(table, dek_id)->dek, memory_order_acquire);
 }
 
 /* ---- references ---- */
@@ -151,7 +127,8 @@ static bool dek_unpublish(keyring *ring, struct keyring_dek *dek)
     /* In one total order with a seat being parked (lease.c): whoever comes second sees the other. */
     atomic_store(&dek->alive, false);
     atomic_store(&dek->fresh_until, INT64_MIN);
-    struct keyring_slot *slot = table_slot(atomic_load_explicit(&ring->table, memory_order_relaxed), dek->dek_id);
+    struct keyring_slot *slot =
+        keyring_table_slot(atomic_load_explicit(&ring->table, memory_order_relaxed), dek->dek_id);
     if (atomic_load_explicit(&slot->dek, memory_order_relaxed) == dek)
         atomic_store_explicit(&slot->dek, NULL, memory_order_release);
     atomic_fetch_sub_explicit(&ring->cached, 1, memory_order_relaxed);

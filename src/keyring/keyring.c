@@ -214,15 +214,6 @@ envelope_status keyring_store_id(keyring *ring, uint8_t id[STORE_ID_SIZE])
 
 /* ---- counters ---- */
 
-unsigned keyring_stripe_of_thread(void)
-{
-    static _Atomic unsigned threads;
-    static _Thread_local unsigned mine; /* 0: not numbered yet */
-    if (mine == 0)
-        mine = atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) % KEYRING_STRIPES + 1;
-    return mine - 1;
-}
-
 void keyring_count(const keyring *ring, struct keyring_counters *counters)
 {
     memset(counters, 0, sizeof *counters);

@@ -155,10 +155,29 @@ struct keyring {
     struct keyring_counter_line lines[KEYRING_STRIPES];
 };
 
+/*
+ * The slot of an id, or the empty one where it belongs. At most half of the slots are used, so the walk ends.
+ * Fibonacci hashing: ids come in runs with gaps, which would pile up if taken as they are.
+ */
+static inline struct keyring_slot *keyring_table_slot(struct keyring_table *table, uint32_t dek_id)
+{
+    for (size_t i = (dek_id * UINT32_C(2654435769)) >> table->shift;; i = (i + 1) & table->mask) {
+        uint32_t id = atomic_load_explicit(&table->slots[i].id, memory_order_acquire);
+        if (id == dek_id || id == 0)
+            return &table->slots[i];
+    }
+}
+
+/* What the table says about an id other than 0, without a reference. */
+static inline struct keyring_dek *keyring_cache_peek(const keyring *ring, uint32_t dek_id)
+{
+    struct keyring_table *table = atomic_load_explicit(&ring->table, memory_order_acquire);
+    return atomic_load_explicit(&keyring_table_slot(table, dek_id)->dek, memory_order_acquire);
+}
+
 /* ---- keyring.c ---- */
 /* Connected, or NULL with the error raised; a failure is repeated for a moment instead of tried again. */
 store *keyring_connect(keyring *ring);
-unsigned keyring_stripe_of_thread(void);
 /* Remember the thread's error; forget it with until 0. Under no lock. */
 void keyring_failure_set(keyring *ring, struct keyring_failure *failure, uint64_t what, envelope_status status,
                          int64_t until);
@@ -170,11 +189,18 @@ envelope_status keyring_failure_raise(keyring *ring, struct keyring_failure *fai
 keyring_key *keyring_key_intern(keyring *ring, const char *name, size_t length);
 void keyring_keys_free(keyring *ring);
 
-struct keyring_primary {
-    uint32_t dek_id;
-    enum store_version_state state;
-    enum store_key_state key_state;
-};
+/* The primary in one word, so that it changes as a whole: DEK id, the version's state, the key's state. */
+static inline uint64_t keyring_primary_pack(uint32_t dek_id, enum store_version_state state,
+                                            enum store_key_state key_state)
+{
+    return (uint64_t)dek_id << 32 | (uint64_t)state << 8 | (uint64_t)key_state;
+}
+/* 0 if nothing may be encrypted under it. */
+static inline uint32_t keyring_primary_open(uint64_t primary)
+{
+    bool open = (uint32_t)primary == (uint32_t)keyring_primary_pack(0, STORE_VERSION_ACTIVE, STORE_KEY_ENABLED);
+    return open ? (uint32_t)(primary >> 32) : 0;
+}
 /* The primary's DEK id, as of the ring's epoch; an error when nothing may be encrypted under the key. */
 envelope_status keyring_key_primary(keyring *ring, keyring_key *key, uint32_t *dek_id);
 
@@ -187,8 +213,6 @@ const char *keyring_kek_uri(keyring *ring, uint32_t kek_id);
 /* ---- cache.c ---- */
 envelope_status keyring_cache_init(keyring *ring);
 void keyring_cache_free(keyring *ring);
-/* What the table says, without a reference. */
-struct keyring_dek *keyring_cache_peek(const keyring *ring, uint32_t dek_id);
 /* A live entry of this process, with a reference; NULL if there is none. */
 struct keyring_dek *keyring_cache_find(keyring *ring, uint32_t dek_id);
 bool keyring_dek_usable(const struct keyring_dek *dek);

@@ -163,24 +163,13 @@ void keyring_keys_free(keyring *ring)
 
 /* ---- the primary ---- */
 
-static uint64_t primary_pack(const struct store_version *row)
-{
-    return (uint64_t)row->dek_id << 32 | (uint64_t)row->state << 8 | (uint64_t)row->key_state;
-}
-
-static struct keyring_primary primary_unpack(uint64_t packed)
-{
-    struct keyring_primary primary = {(uint32_t)(packed >> 32), (enum store_version_state)(packed >> 8 & 0xff),
-                                      (enum store_key_state)(packed & 0xff)};
-    return primary;
-}
-
 /* What was read in a later epoch stays. */
 static void primary_set(keyring *ring, keyring_key *key, const struct store_version *row, uint64_t epoch)
 {
     pthread_mutex_lock(&ring->lock);
     if (epoch >= atomic_load_explicit(&key->epoch, memory_order_relaxed)) {
-        atomic_store_explicit(&key->primary, primary_pack(row), memory_order_release);
+        atomic_store_explicit(&key->primary, keyring_primary_pack(row->dek_id, row->state, row->key_state),
+                              memory_order_release);
         atomic_store_explicit(&key->epoch, epoch, memory_order_release);
     }
     pthread_mutex_unlock(&ring->lock);
@@ -235,16 +224,17 @@ static envelope_status primary_check(keyring *ring, keyring_key *key)
     return status;
 }
 
-static envelope_status primary_refuse(const keyring_key *key, const struct keyring_primary *primary)
+static envelope_status primary_refuse(const keyring_key *key, uint64_t primary)
 {
-    if (primary->key_state != STORE_KEY_ENABLED)
-        return error_raise(ENVELOPE_E_KEY_STATE, "key \"%s\" is %s%s", key->name,
-                           store_key_state_text(primary->key_state),
-                           primary->key_state == STORE_KEY_SUSPENDED ? "; envelope key resume brings it back" : "");
+    enum store_version_state state = (enum store_version_state)(primary >> 8 & 0xff);
+    enum store_key_state key_state = (enum store_key_state)(primary & 0xff);
+    if (key_state != STORE_KEY_ENABLED)
+        return error_raise(ENVELOPE_E_KEY_STATE, "key \"%s\" is %s%s", key->name, store_key_state_text(key_state),
+                           key_state == STORE_KEY_SUSPENDED ? "; envelope key resume brings it back" : "");
     return error_raise(ENVELOPE_E_VERSION_STATE,
                        "the primary version of key \"%s\" is %s, so nothing can be encrypted under it; resume the "
                        "version or rotate the key",
-                       key->name, store_version_state_text(primary->state));
+                       key->name, store_version_state_text(state));
 }
 
 envelope_status keyring_key_primary(keyring *ring, keyring_key *key, uint32_t *dek_id)
@@ -255,11 +245,9 @@ envelope_status keyring_key_primary(keyring *ring, keyring_key *key, uint32_t *d
         if (status)
             return status;
     }
-    struct keyring_primary primary = primary_unpack(atomic_load_explicit(&key->primary, memory_order_acquire));
-    if (primary.key_state != STORE_KEY_ENABLED || primary.state != STORE_VERSION_ACTIVE)
-        return primary_refuse(key, &primary);
-    *dek_id = primary.dek_id;
-    return ENVELOPE_OK;
+    uint64_t primary = atomic_load_explicit(&key->primary, memory_order_acquire);
+    *dek_id = keyring_primary_open(primary);
+    return *dek_id ? ENVELOPE_OK : primary_refuse(key, primary);
 }
 
 /* ---- KEKs ---- */

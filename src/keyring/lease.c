@@ -14,6 +14,15 @@ enum { PRIMARY_TRIES = 16 };
 
 /* ---- seats ---- */
 
+static inline unsigned stripe_of_thread(void)
+{
+    static _Atomic unsigned threads;
+    static _Thread_local unsigned mine; /* 0: not numbered yet */
+    if (mine == 0)
+        mine = atomic_fetch_add_explicit(&threads, 1, memory_order_relaxed) % KEYRING_STRIPES + 1;
+    return mine - 1;
+}
+
 static void seat_free(keyring *ring, struct keyring_seat *seat)
 {
     struct keyring_dek *dek = seat->dek;
@@ -66,7 +75,7 @@ static struct keyring_seat *seat_take(keyring *ring, struct keyring_dek *dek)
     struct keyring_stripe *stripes = atomic_load_explicit(&dek->stripes, memory_order_acquire);
     if (!stripes)
         return NULL;
-    unsigned own = keyring_stripe_of_thread();
+    unsigned own = stripe_of_thread();
     for (unsigned i = 0; i < KEYRING_STRIPES; i++) {
         struct keyring_stripe *stripe = &stripes[(own + i) % KEYRING_STRIPES];
         if (!atomic_load_explicit(&stripe->seat, memory_order_relaxed))
@@ -93,26 +102,31 @@ void keyring_seats_clear(keyring *ring, struct keyring_dek *dek)
     }
 }
 
+/* The own stripe was taken: another one, or none. */
+static void seat_park_elsewhere(keyring *ring, struct keyring_stripe *stripes, struct keyring_seat *seat)
+{
+    for (unsigned i = 0; i < KEYRING_STRIPES; i++) {
+        struct keyring_seat *none = NULL;
+        if (atomic_compare_exchange_strong(&stripes[i].seat, &none, seat))
+            return;
+    }
+    seat_free(ring, seat);
+}
+
 static void seat_park(keyring *ring, struct keyring_seat *seat)
 {
     struct keyring_dek *dek = seat->dek;
     struct keyring_stripe *stripes = atomic_load_explicit(&dek->stripes, memory_order_acquire);
     if (!stripes)
         stripes = stripes_make(dek);
-    if (!stripes || !keyring_dek_usable(dek)) {
+    if (!stripes) {
         seat_free(ring, seat);
         return;
     }
-    unsigned own = keyring_stripe_of_thread();
-    struct keyring_seat *other = atomic_exchange(&stripes[own].seat, seat);
-    for (unsigned i = 1; other && i < KEYRING_STRIPES; i++) {
-        struct keyring_seat *none = NULL;
-        if (atomic_compare_exchange_strong(&stripes[(own + i) % KEYRING_STRIPES].seat, &none, other))
-            other = NULL;
-    }
+    struct keyring_seat *other = atomic_exchange(&stripes[stripe_of_thread()].seat, seat);
     if (other)
-        seat_free(ring, other);
-    /* Dropped in between? Then whoever dropped it may have looked before the seat was there. */
+        seat_park_elsewhere(ring, stripes, other);
+    /* Dropped? Whoever dropped it may have looked before the seat was there. */
     if (!atomic_load(&dek->alive))
         keyring_seats_clear(ring, dek);
 }
@@ -138,7 +152,7 @@ uint32_t keyring_seats_collect(struct keyring_dek *dek)
 static void lease_flush_hits(keyring *ring, struct keyring_lease *lease)
 {
     if (lease->hits > 0)
-        atomic_fetch_add_explicit(&ring->lines[keyring_stripe_of_thread()].hits, lease->hits, memory_order_relaxed);
+        atomic_fetch_add_explicit(&ring->lines[stripe_of_thread()].hits, lease->hits, memory_order_relaxed);
     lease->hits = 0;
 }
 
@@ -174,6 +188,8 @@ static void lease_fill(struct keyring_lease *lease, struct keyring_seat *seat)
 /* From a parked seat, without a look at the reference count. */
 static void lease_take_parked(keyring *ring, uint32_t dek_id, struct keyring_lease *lease)
 {
+    if (dek_id == 0)
+        return;
     struct keyring_dek *dek = keyring_cache_peek(ring, dek_id);
     struct keyring_seat *seat = dek ? seat_take(ring, dek) : NULL;
     if (!seat)
@@ -268,6 +284,48 @@ static inline bool lease_is_current(const keyring *ring, const struct keyring_le
            lease->generation == fork_generation() && lease->gcm;
 }
 
+static inline bool key_checked(const keyring_key *key, uint64_t epoch, uint32_t dek_id)
+{
+    return atomic_load_explicit(&key->epoch, memory_order_acquire) == epoch &&
+           keyring_primary_open(atomic_load_explicit(&key->primary, memory_order_acquire)) == dek_id;
+}
+
+/*
+ * Remember what the lease was checked against, so that the next message need not ask. While another thread reads what
+ * is new in this epoch, this one went on with what was known, and must ask again: so the primary is compared here.
+ */
+static inline void lease_stamp(struct keyring_lease *lease, const keyring_key *key, uint64_t epoch)
+{
+    bool checked = atomic_load_explicit(&lease->dek->epoch, memory_order_acquire) == epoch &&
+                   (!key || key_checked(key, epoch, lease->dek_id));
+    lease->key = key;
+    lease->epoch = checked ? epoch : 0;
+}
+
+/*
+ * An empty lease, for programs that make a cipher context per message: the seat this thread parked last time, if all
+ * that lease_is_current() asks is true of it. Without one the lease stays empty and the slow way finds out why.
+ */
+static inline void lease_take_warm(keyring *ring, uint32_t dek_id, const keyring_key *key, uint64_t epoch,
+                                   struct keyring_lease *lease)
+{
+    struct keyring_dek *dek = keyring_cache_peek(ring, dek_id);
+    struct keyring_stripe *stripes = dek ? atomic_load_explicit(&dek->stripes, memory_order_acquire) : NULL;
+    if (!stripes)
+        return;
+    struct keyring_seat *seat = atomic_exchange_explicit(&stripes[stripe_of_thread()].seat, NULL, memory_order_acq_rel);
+    if (!seat)
+        return;
+    if (seat->dek->dek_id == dek_id && seat->generation == fork_generation()) {
+        lease_fill(lease, seat);
+        lease_stamp(lease, key, epoch);
+    } else if (seat->generation == fork_generation()) {
+        seat_park(ring, seat);
+    } else {
+        seat_free(ring, seat);
+    }
+}
+
 static envelope_status begin_entry(keyring *ring, struct keyring_lease *lease, int64_t *now)
 {
     /* The lease may go back to its entry below, and is then no hit of this message. */
@@ -276,15 +334,6 @@ static envelope_status begin_entry(keyring *ring, struct keyring_lease *lease, i
         return error_raise(ENVELOPE_E_RECURSION, "the token called back into Envelope");
     *now = clock_monotonic_coarse();
     return keyring_refresh(ring, *now);
-}
-
-/* Remember what the lease was checked against, so that the next message need not ask. */
-static void lease_stamp(struct keyring_lease *lease, const keyring_key *key, uint64_t epoch)
-{
-    bool checked = atomic_load_explicit(&lease->dek->epoch, memory_order_acquire) == epoch &&
-                   (!key || atomic_load_explicit(&key->epoch, memory_order_acquire) == epoch);
-    lease->key = key;
-    lease->epoch = checked ? epoch : 0;
 }
 
 /* Give the lease messages to use, rotating its key when the version nears its end. *again: there is a new primary. */
@@ -333,8 +382,22 @@ static envelope_status encrypt_begin_slowly(keyring *ring, keyring_key *key, str
     return status;
 }
 
+/* As of the epoch, without asking; 0 if that must be asked. */
+static inline uint32_t primary_known(const keyring_key *key, uint64_t epoch)
+{
+    if (atomic_load_explicit(&key->epoch, memory_order_acquire) != epoch)
+        return 0;
+    return keyring_primary_open(atomic_load_explicit(&key->primary, memory_order_acquire));
+}
+
 envelope_status keyring_encrypt_begin(keyring *ring, keyring_key *key, struct keyring_lease *lease)
 {
+    if (!lease->seat) {
+        uint64_t epoch = atomic_load_explicit(&ring->epoch, memory_order_acquire);
+        uint32_t dek_id = primary_known(key, epoch);
+        if (dek_id)
+            lease_take_warm(ring, dek_id, key, epoch, lease);
+    }
     if (lease->key == key && lease->messages > 0 && lease_is_current(ring, lease)) {
         lease->messages--;
         lease->hits++;
@@ -368,6 +431,8 @@ static envelope_status version_begin_slowly(keyring *ring, uint32_t dek_id, bool
 
 envelope_status keyring_reference_begin(keyring *ring, uint32_t dek_id, bool encrypt, struct keyring_lease *lease)
 {
+    if (!lease->seat && dek_id)
+        lease_take_warm(ring, dek_id, NULL, atomic_load_explicit(&ring->epoch, memory_order_acquire), lease);
     if (lease->dek && lease->dek_id == dek_id && (lease->messages > 0 || !encrypt) && lease_is_current(ring, lease)) {
         lease->messages -= encrypt;
         lease->hits++;

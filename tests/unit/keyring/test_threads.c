@@ -13,7 +13,7 @@ struct worker {
     pthread_t thread;
     keyring *ring;
     keyring_key *key;
-    struct rig_message message;  /* to open */
+    struct rig_message message;  /* to open; the last one written */
     struct rig_message *written; /* MESSAGES of them */
     uint64_t number;
     pthread_barrier_t *start;
@@ -113,6 +113,16 @@ static void *write_messages(void *argument)
         if (worker->lease_per_message)
             keyring_lease_end(worker->ring, &lease);
     }
+    while (worker->stop && !atomic_load(worker->stop) && !worker->status) {
+        envelope_status status = rig_seal(worker->ring, worker->key, &lease, 0, &worker->message);
+        if (status)
+            worker_failed(worker, status);
+    }
+    if (worker->stop) {
+        pthread_barrier_wait(worker->start);
+        if (!worker->status && rig_seal(worker->ring, worker->key, &lease, 0, &worker->message))
+            worker_failed(worker, error_status());
+    }
     keyring_lease_end(worker->ring, &lease);
     return NULL;
 }
@@ -151,6 +161,9 @@ static void everything_opens_that_was_written_while_another_rotated(void **state
     pthread_barrier_t start;
     pthread_barrier_init(&start, NULL, WRITERS + 1);
     writers_make(workers, ring, &start);
+    atomic_bool stop = false;
+    for (size_t i = 0; i < WRITERS; i++)
+        workers[i].stop = &stop;
     workers_run(workers, WRITERS, write_messages);
     pthread_barrier_wait(&start);
     for (uint32_t i = 0; i < ROTATIONS; i++) {
@@ -159,7 +172,14 @@ static void everything_opens_that_was_written_while_another_rotated(void **state
         assert_int_equal(version, i + 2);
         assert_int_equal(rig_sql_number("SELECT count(*) FROM encryption_key_version WHERE state = 'active'"), 1);
     }
+    /* One refresh later nobody, whatever lease it kept, writes under an old version any more. */
+    int64_t primary = rig_sql_number("SELECT dek_id FROM encryption_key_version WHERE state = 'active'");
+    atomic_store(&stop, true);
+    rig_clock_forward(CLOCK_SECOND);
+    pthread_barrier_wait(&start);
     workers_join(workers, WRITERS);
+    for (size_t i = 0; i < WRITERS; i++)
+        assert_int_equal(workers[i].message.dek_id, primary);
     pthread_barrier_destroy(&start);
     workers_check_written(workers, WRITERS);
     for (size_t i = 0; i < WRITERS; i++)
