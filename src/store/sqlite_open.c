@@ -234,8 +234,21 @@ static envelope_status open_immutable(struct connection *c)
     return ENVELOPE_OK;
 }
 
+/*
+ * Who may not write the file should not make its -wal and -shm either: these would be his, and read-only like the
+ * file, and lock those out who may write.
+ */
+static bool must_not_make_log(const struct connection *c)
+{
+    struct stat ignored;
+    bool log_is_there = stat_beside(c->sqlite, "-wal", &ignored) && stat_beside(c->sqlite, "-shm", &ignored);
+    return !log_is_there && faccessat(AT_FDCWD, c->sqlite->path, W_OK, AT_EACCESS) != 0 && wal_is_empty(c->sqlite);
+}
+
 static envelope_status open_file(struct connection *c)
 {
+    if (must_not_make_log(c))
+        return open_immutable(c);
     int rc = open_database(c, c->sqlite->path, SQLITE_OPEN_READWRITE);
     if (rc == SQLITE_OK) {
         c->read_only = sqlite3_db_readonly(c->db, "main") == 1;
@@ -245,7 +258,7 @@ static envelope_status open_file(struct connection *c)
     int primary = rc & 0xff;
     bool no_shm = primary == SQLITE_CANTOPEN || primary == SQLITE_READONLY;
     if (!no_shm || !c->db || !wal_is_empty(c->sqlite))
-        return c->db ? store_sqlite_error(c, rc, "open it") : store_sqlite_file_error(c->sqlite, rc, errno, "open it");
+        return c->db ? store_sqlite_error(c, rc, "open it") : store_sqlite_file_error(c->sqlite, rc, 0, "open it");
     sqlite3_close(c->db);
     c->db = NULL;
     return open_immutable(c);
@@ -289,12 +302,12 @@ static envelope_status remember_log(struct connection *c)
 
 static envelope_status set_up(struct connection *c)
 {
-    envelope_status status = store_sqlite_execute(c, "PRAGMA secure_delete = ON; PRAGMA cell_size_check = ON;");
-    if (status || c->read_only)
-        return status;
     /* -wal and -shm stay when the last connection closes, so that those who may only read find them. */
     int keep = 1;
     sqlite3_file_control(c->db, "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
+    envelope_status status = store_sqlite_execute(c, "PRAGMA secure_delete = ON; PRAGMA cell_size_check = ON;");
+    if (status || c->read_only)
+        return status;
     sqlite3_wal_autocheckpoint(c->db, WAL_PAGES_KEPT);
     status = set_wal(c);
     if (status)

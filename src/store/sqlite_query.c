@@ -247,6 +247,13 @@ envelope_status store_sqlite_begin(struct sqlite_store *sqlite, enum transaction
         status = connect_again(sqlite, &c);
     if (!status)
         status = store_sqlite_start(c, kind);
+    if (status == ENVELOPE_E_STORE_READ_ONLY && c && !c->read_only) {
+        /* The file may be written but its log could not be yet: SQLite has adapted the log's mode while opening it. */
+        store_sqlite_disconnect(c);
+        status = connect_again(sqlite, &c);
+        if (!status)
+            status = store_sqlite_start(c, kind);
+    }
     if (status) {
         store_sqlite_leave(sqlite, c);
         return status;
