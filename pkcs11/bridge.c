@@ -130,13 +130,15 @@ static CK_RV start_once(void)
 
 CK_RV bridge_start(const CK_C_INITIALIZE_ARGS *args)
 {
+    error_clear();
     CK_RV rv = check_args(args);
-    if (rv != CKR_OK)
-        return rv;
-    fork_add_handler(&fork_handler);
-    pthread_mutex_lock(&start_lock);
-    rv = start_once();
-    pthread_mutex_unlock(&start_lock);
+    if (rv == CKR_OK) {
+        fork_add_handler(&fork_handler);
+        pthread_mutex_lock(&start_lock);
+        rv = start_once();
+        pthread_mutex_unlock(&start_lock);
+    }
+    call_log(rv);
     return rv;
 }
 

@@ -104,6 +104,8 @@ CK_RV call_enter_slot(struct call *call, CK_SLOT_ID slot);
 CK_RV call_leave(struct call *call, CK_RV rv);
 /* token_run, its outcome noted in the session. */
 CK_RV call_run(struct call *call, struct backend_call *request);
+/* With ENVELOPE_KMS_LOG=stderr a failure's text is printed: foreign programs show the number only. */
+void call_log(CK_RV rv);
 /* Raise for what the caller did wrong: rv is returned. */
 CK_RV call_refuse(CK_RV rv, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Hand `count` bytes to a caller by PKCS#11's rules for output buffers; CKR_BUFFER_TOO_SMALL or CKR_OK. */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "local.h"
 
 CK_RV call_refuse(CK_RV rv, const char *format, ...)
 {
@@ -15,6 +16,13 @@ CK_RV call_refuse(CK_RV rv, const char *format, ...)
     va_end(args);
     error_raise(ENVELOPE_E_ARGUMENT, "%s", text);
     return rv;
+}
+
+void call_log(CK_RV rv)
+{
+    const char *where = rv != CKR_OK && *error_text() ? local_env("ENVELOPE_KMS_LOG") : NULL;
+    if (where && strcmp(where, "stderr") == 0)
+        fprintf(stderr, "envelope-kms: 0x%lx: %s\n", rv, error_text());
 }
 
 CK_RV call_enter(struct call *call, CK_SESSION_HANDLE handle)
@@ -52,6 +60,7 @@ CK_RV call_enter_slot(struct call *call, CK_SLOT_ID slot)
 CK_RV call_leave(struct call *call, CK_RV rv)
 {
     libctx_leave(&call->guard);
+    call_log(rv);
     if (call->session) {
         /* A refusal that never reached the service has a text too. */
         if (rv != CKR_OK && *error_text() && !call->asked) {

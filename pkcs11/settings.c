@@ -95,7 +95,7 @@ static void *token_target(void *base, const char *instance)
 }
 
 static const struct config_section sections[] = {
-    {.name = "token *", .keys = token_keys, .key_count = TOKEN_KEY_COUNT, .required = true, .target = token_target},
+    {.name = "token *", .keys = token_keys, .key_count = TOKEN_KEY_COUNT, .target = token_target},
 };
 enum { SECTION_COUNT = sizeof sections / sizeof sections[0] };
 
