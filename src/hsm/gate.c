@@ -215,7 +215,5 @@ static void prepare_once(void)
 void hsm_gate_patience(int64_t microseconds)
 {
     pthread_once(&prepared, prepare_once);
-    int64_t old = atomic_load(&patience);
-    while (old < microseconds && !atomic_compare_exchange_weak(&patience, &old, microseconds))
-        ;
+    atomic_store(&patience, microseconds);
 }

@@ -44,7 +44,7 @@ void hsm_gate_leave(struct hsm_gate *gate);
 bool hsm_gate_close(struct hsm_gate *gate, int64_t deadline);
 void hsm_gate_open(struct hsm_gate *gate);
 
-/* The longest that fork may wait, raised to this if it is less. Registers the fork handlers. */
+/* The longest that fork may wait from now on. Registers the fork handlers. */
 void hsm_gate_patience(int64_t microseconds);
 
 #endif

@@ -49,13 +49,25 @@ CK_RV hsm_kek_count(const struct hsm_kek *kek, struct hsm_session *session, CK_O
     return search(session, template, n, count, key);
 }
 
-/* False where the token does not say: for each flag that is the side to err on, or the caller inverts it. */
+/* What a token may say of a question it has no answer to; anything else means that it is not there as it was. */
+static bool is_answer(struct hsm_session *session, CK_RV rv)
+{
+    bool answer = rv == CKR_OK || rv == CKR_ATTRIBUTE_TYPE_INVALID || rv == CKR_ATTRIBUTE_SENSITIVE ||
+                  rv == CKR_BUFFER_TOO_SMALL || rv == CKR_MECHANISM_INVALID || rv == CKR_FUNCTION_NOT_SUPPORTED;
+    if (!answer) {
+        session->fault = rv;
+        session->condition = HSM_SESSION_LOST;
+    }
+    return answer;
+}
+
+/* unknown where the token does not say: the side to err on. */
 static bool read_flag(struct hsm_session *session, CK_OBJECT_HANDLE key, CK_ATTRIBUTE_TYPE type, bool unknown)
 {
     CK_BBOOL value = CK_FALSE;
     CK_ATTRIBUTE attribute = {type, &value, sizeof value};
     CK_RV rv = HSM_SESSION_CALL(session, C_GetAttributeValue, key, &attribute, 1);
-    if (rv != CKR_OK || attribute.ulValueLen != sizeof value)
+    if (!is_answer(session, rv) || rv != CKR_OK || attribute.ulValueLen != sizeof value)
         return unknown;
     return value != CK_FALSE;
 }
@@ -66,30 +78,32 @@ static size_t read_bytes(struct hsm_session *session, CK_OBJECT_HANDLE key, CK_A
 {
     CK_ATTRIBUTE attribute = {type, to, size};
     CK_RV rv = HSM_SESSION_CALL(session, C_GetAttributeValue, key, &attribute, 1);
-    return rv == CKR_OK && attribute.ulValueLen <= size ? attribute.ulValueLen : 0;
+    return is_answer(session, rv) && rv == CKR_OK && attribute.ulValueLen <= size ? attribute.ulValueLen : 0;
 }
 
-static bool has_mechanism(struct hsm_token *token, CK_MECHANISM_TYPE type, CK_FLAGS wanted)
+static bool has_mechanism(struct hsm_session *session, CK_MECHANISM_TYPE type, CK_FLAGS wanted)
 {
     CK_MECHANISM_INFO info;
+    struct hsm_token *token = session->token;
     memset(&info, 0, sizeof info);
     hsm_lock();
     CK_SLOT_ID slot = token->slot;
     hsm_unlock();
-    return HSM_CALL(token->module, C_GetMechanismInfo, slot, type, &info) == CKR_OK && (info.flags & wanted) == wanted;
+    CK_RV rv = HSM_CALL_IN(token->module, session->module_generation, C_GetMechanismInfo, slot, type, &info);
+    return is_answer(session, rv) && rv == CKR_OK && (info.flags & wanted) == wanted;
 }
 
 /* A KEK can be used by encryption only if it may, and by wrapping only if it may; prefer the former. */
-static void find_kwp(struct hsm_token *token, struct hsm_kek_view *view)
+static void find_kwp(struct hsm_session *session, struct hsm_kek_view *view)
 {
     static const CK_MECHANISM_TYPE wrapping[] = {CKM_AES_KEY_WRAP_KWP, HSM_CKM_CLOUDHSM_ZERO_PAD, CKM_AES_KEY_WRAP_PAD};
     view->kwp_mechanism = CKM_AES_KEY_WRAP_KWP;
-    if (view->can_encrypt && has_mechanism(token, CKM_AES_KEY_WRAP_KWP, CKF_ENCRYPT | CKF_DECRYPT)) {
+    if (view->can_encrypt && has_mechanism(session, CKM_AES_KEY_WRAP_KWP, CKF_ENCRYPT | CKF_DECRYPT)) {
         view->kwp = HSM_KWP_ENCRYPT;
         return;
     }
     for (size_t i = 0; view->can_wrap && i < sizeof wrapping / sizeof wrapping[0]; i++) {
-        if (!has_mechanism(token, wrapping[i], CKF_WRAP | CKF_UNWRAP))
+        if (!has_mechanism(session, wrapping[i], CKF_WRAP | CKF_UNWRAP))
             continue;
         view->kwp = HSM_KWP_WRAP;
         view->kwp_mechanism = wrapping[i];
@@ -97,7 +111,7 @@ static void find_kwp(struct hsm_token *token, struct hsm_kek_view *view)
     }
 }
 
-static envelope_status read_size(struct hsm_kek *kek, struct hsm_session *session, struct hsm_kek_view *view)
+static void read_size(struct hsm_session *session, struct hsm_kek_view *view)
 {
     CK_ULONG length = 0;
     uint8_t modulus[1024];
@@ -105,21 +119,11 @@ static envelope_status read_size(struct hsm_kek *kek, struct hsm_session *sessio
         view->bits = 8 * (unsigned)read_bytes(session, view->key, CKA_MODULUS, modulus, sizeof modulus);
     else if (read_bytes(session, view->key, CKA_VALUE_LEN, &length, sizeof length) == sizeof length)
         view->bits = 8 * (unsigned)length;
-    if (view->bits == 0)
-        return error_raise(ENVELOPE_E_KEK_ATTRIBUTES, "token \"%s\": the size of the KEK \"%s\" cannot be read",
-                           session->token->name, kek->uri->object_name);
-    return ENVELOPE_OK;
 }
 
-static envelope_status read_attributes(struct hsm_kek *kek, struct hsm_session *session, struct hsm_kek_view *view)
+static void read_attributes(struct hsm_session *session, struct hsm_kek_view *view)
 {
-    CK_KEY_TYPE type = CK_UNAVAILABLE_INFORMATION;
     char label[sizeof view->label];
-    struct hsm_token *token = session->token;
-    if (read_bytes(session, view->key, CKA_KEY_TYPE, &type, sizeof type) != sizeof type ||
-        type != (view->rsa ? CKK_RSA : CKK_AES))
-        return error_raise(ENVELOPE_E_KEK_ATTRIBUTES, "token \"%s\": the KEK \"%s\" is no %s key", token->name,
-                           kek->uri->object_name, view->rsa ? "RSA" : "AES");
     size_t n = read_bytes(session, view->key, CKA_LABEL, label, sizeof label);
     text_printable(label, n, view->label, sizeof view->label);
     view->extractable = read_flag(session, view->key, CKA_EXTRACTABLE, true);
@@ -132,13 +136,33 @@ static envelope_status read_attributes(struct hsm_kek *kek, struct hsm_session *
     view->can_wrap = read_flag(session, view->key, CKA_UNWRAP, false) &&
                      (view->rsa || read_flag(session, view->key, CKA_WRAP, false));
     if (view->rsa) {
-        view->has_oaep = has_mechanism(token, CKM_RSA_PKCS_OAEP, CKF_DECRYPT);
+        view->has_oaep = has_mechanism(session, CKM_RSA_PKCS_OAEP, CKF_DECRYPT);
     } else {
-        view->has_gcm = has_mechanism(token, CKM_AES_GCM, CKF_ENCRYPT | CKF_DECRYPT);
-        view->has_vendor_gcm = has_mechanism(token, HSM_CKM_CLOUDHSM_AES_GCM, CKF_ENCRYPT | CKF_DECRYPT);
-        find_kwp(token, view);
+        view->has_gcm = has_mechanism(session, CKM_AES_GCM, CKF_ENCRYPT | CKF_DECRYPT);
+        view->has_vendor_gcm = has_mechanism(session, HSM_CKM_CLOUDHSM_AES_GCM, CKF_ENCRYPT | CKF_DECRYPT);
+        find_kwp(session, view);
     }
-    return read_size(kek, session, view);
+    read_size(session, view);
+}
+
+static envelope_status examine(struct hsm_kek *kek, struct hsm_session *session, struct hsm_kek_view *view)
+{
+    const char *token = session->token->name, *name = kek->uri->object_name;
+    CK_KEY_TYPE type = CK_UNAVAILABLE_INFORMATION;
+    bool typed = read_bytes(session, view->key, CKA_KEY_TYPE, &type, sizeof type) == sizeof type;
+    read_attributes(session, view);
+    /* Whatever was read or not read then means nothing. */
+    if (session->condition != HSM_SESSION_FINE)
+        return error_raise(ENVELOPE_E_HSM_UNAVAILABLE,
+                           "token \"%s\": it went away while the KEK \"%s\" was examined (%s)", token, name,
+                           hsm_ckr_name(session->fault));
+    if (!typed || type != (view->rsa ? CKK_RSA : CKK_AES))
+        return error_raise(ENVELOPE_E_KEK_ATTRIBUTES, "token \"%s\": the KEK \"%s\" is no %s key", token, name,
+                           view->rsa ? "RSA" : "AES");
+    if (view->bits == 0)
+        return error_raise(ENVELOPE_E_KEK_ATTRIBUTES, "token \"%s\": the size of the KEK \"%s\" cannot be read", token,
+                           name);
+    return ENVELOPE_OK;
 }
 
 /* The classes to look for, and whether what is found there is RSA. */
@@ -189,7 +213,7 @@ envelope_status hsm_kek_resolve(struct hsm_kek *kek, struct hsm_session *session
     memset(view, 0, sizeof *view);
     envelope_status status = find_object(kek, session, view);
     if (status == ENVELOPE_OK)
-        status = read_attributes(kek, session, view);
+        status = examine(kek, session, view);
     if (status != ENVELOPE_OK)
         return status;
     hsm_lock();

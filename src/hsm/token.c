@@ -124,6 +124,7 @@ void hsm_token_forked(struct hsm_token *token)
     token->generation++;
     token->open = 0;
     token->state = HSM_TOKEN_DOWN;
+    token->was_up = false;
     hsm_condition_init(&token->changed); /* it may still count the parent's waiters */
 }
 
@@ -306,8 +307,11 @@ envelope_status hsm_token_login(struct hsm_token *token, struct hsm_session *ses
     char id[512];
     memset(&info, 0, sizeof info);
     CK_RV rv = HSM_CALL(token->module, C_GetTokenInfo, token->slot, &info);
+    if (rv == HSM_CKR_FORKED)
+        return forked(token);
     if (rv != CKR_OK)
-        return hsm_session_fail(session, rv, false, "reading its state");
+        return error_raise(ENVELOPE_E_HSM_UNAVAILABLE, "token \"%s\": its state cannot be read: %s", token->name,
+                           hsm_ckr_name(rv));
     if (!(info.flags & CKF_LOGIN_REQUIRED) || hsm_session_is_logged_in(session))
         return ENVELOPE_OK;
     envelope_status status = check_tries(token, &info);
