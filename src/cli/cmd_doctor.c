@@ -6,15 +6,22 @@
 #include "cli/output.h"
 #include "lifecycle/lifecycle.h"
 
+static json_t *check_json(const struct lifecycle_check *check)
+{
+    return json_pack("{ss ss ss? ss? ss?}", "check", check->name, "outcome", lifecycle_outcome_text(check->outcome),
+                     "found", check->found, "advice", check->advice, "reason",
+                     check->status ? envelope_status_name(check->status) : NULL);
+}
+
 static envelope_status print_json(const struct lifecycle_diagnosis *diagnosis)
 {
     json_t *array = json_array();
-    for (size_t i = 0; i < diagnosis->count; i++) {
-        const struct lifecycle_check *check = &diagnosis->checks[i];
-        json_array_append_new(array, json_pack("{ss ss ss? ss? ss?}", "check", check->name, "outcome",
-                                               lifecycle_outcome_text(check->outcome), "found", check->found, "advice",
-                                               check->advice, "reason",
-                                               check->status ? envelope_status_name(check->status) : NULL));
+    envelope_status status = ENVELOPE_OK;
+    for (size_t i = 0; status == ENVELOPE_OK && i < diagnosis->count; i++)
+        status = output_json_append(array, check_json(&diagnosis->checks[i]));
+    if (status != ENVELOPE_OK) {
+        json_decref(array);
+        return status;
     }
     return output_json(array);
 }

@@ -14,16 +14,24 @@ static const struct cli_option options[] = {
     {"limit", "N", "only the N newest", &limit, NULL},
 };
 
+static json_t *row_json(const struct store_history *row)
+{
+    json_t *version = row->version ? json_integer((json_int_t)row->version) : json_null();
+    return json_pack("{sI so ss ss ss? so ss ss?}", "id", (json_int_t)row->id, "when", output_json_time(row->when),
+                     "who", row->who ? row->who : "", "what", row->what, "key", row->key, "version", version, "result",
+                     row->result, "detail", row->detail);
+}
+
 static envelope_status print_json(const struct store_history *rows, size_t count)
 {
     json_t *array = json_array();
-    for (size_t i = 0; i < count; i++)
-        json_array_append_new(array,
-                              json_pack("{sI so ss ss ss? so ss ss?}", "id", (json_int_t)rows[i].id, "when",
-                                        output_json_time(rows[i].when), "who", rows[i].who ? rows[i].who : "", "what",
-                                        rows[i].what, "key", rows[i].key, "version",
-                                        rows[i].version ? json_integer((json_int_t)rows[i].version) : json_null(),
-                                        "result", rows[i].result, "detail", rows[i].detail));
+    envelope_status status = ENVELOPE_OK;
+    for (size_t i = 0; status == ENVELOPE_OK && i < count; i++)
+        status = output_json_append(array, row_json(&rows[i]));
+    if (status != ENVELOPE_OK) {
+        json_decref(array);
+        return status;
+    }
     return output_json(array);
 }
 

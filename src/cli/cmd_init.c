@@ -27,9 +27,14 @@ static envelope_status report(const char *place, const struct lifecycle_made *ma
 {
     if (cli_common.json) {
         json_t *items = json_array();
-        for (size_t i = 0; i < made->count; i++)
-            json_array_append_new(items,
-                                  json_pack("{ss ss}", "what", made->items[i].what, "where", made->items[i].where));
+        envelope_status status = ENVELOPE_OK;
+        for (size_t i = 0; status == ENVELOPE_OK && i < made->count; i++)
+            status = output_json_append(
+                items, json_pack("{ss ss}", "what", made->items[i].what, "where", made->items[i].where));
+        if (status != ENVELOPE_OK) {
+            json_decref(items);
+            return status;
+        }
         return output_json(json_pack("{ss sb so}", "place", place, "changed", made->count > 0, "made", items));
     }
     for (size_t i = 0; i < made->count; i++)

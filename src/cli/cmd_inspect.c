@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "cli/output.h"
 #include "lifecycle/lifecycle.h"
 
@@ -62,15 +63,16 @@ static envelope_status inspect_one(store *keys, const char *path, json_t *array)
     uint8_t head[LIFECYCLE_HEAD_SIZE];
     size_t length = 0;
     struct lifecycle_inspection found;
+    char shown[512];
+    text_printable(path, strlen(path), shown, sizeof(shown));
     envelope_status status = read_head(path, head, &length);
     if (status == ENVELOPE_OK)
         status = lifecycle_inspect(keys, head, length, &found);
     if (status != ENVELOPE_OK)
-        return error_context(status, "%s", path);
+        return error_context(status, "%s", shown);
     if (array)
-        json_array_append_new(array, found_json(path, &found));
-    else
-        found_text(path, &found);
+        return output_json_append(array, found_json(shown, &found));
+    found_text(shown, &found);
     return ENVELOPE_OK;
 }
 

@@ -62,7 +62,7 @@ static const struct cli_option list_options[] = {
     {"names", NULL, "only the names, one a line", NULL, &given.names},
 };
 
-/* The KEK's URI; "" (nothing raised) if the store does not know it any more. */
+/* The KEK's URI. malloc'ed. */
 static envelope_status kek_uri(store *keys, uint32_t kek_id, char **uri)
 {
     struct store_kek kek;
@@ -74,12 +74,13 @@ static envelope_status kek_uri(store *keys, uint32_t kek_id, char **uri)
     return *uri ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
 }
 
-static size_t count_versions(const struct store_version *versions, size_t count, const char *name)
+/* Keys and versions come in the same order: the versions of the next key begin at *next, which is moved behind them. */
+static size_t count_versions(const struct store_version *versions, size_t count, const char *name, size_t *next)
 {
-    size_t found = 0;
-    for (size_t i = 0; i < count; i++)
-        found += strcmp(versions[i].key_name, name) == 0;
-    return found;
+    size_t first = *next;
+    while (*next < count && strcmp(versions[*next].key_name, name) == 0)
+        ++*next;
+    return *next - first;
 }
 
 struct listing {
@@ -87,27 +88,32 @@ struct listing {
     output_table *table;
 };
 
+static json_t *key_json(const struct store_key *key, size_t versions, const char *uri)
+{
+    return json_pack("{ss ss sI sI so ss sI}", "key", key->name, "state", store_key_state_text(key->state), "primary",
+                     (json_int_t)key->primary_version, "versions", (json_int_t)versions, "created",
+                     output_json_time(key->created), "kek", uri, "message_limit", (json_int_t)key->message_limit);
+}
+
+static void key_row(output_table *table, const struct store_key *key, size_t versions, const char *uri)
+{
+    char primary[24], total[24], created[CLOCK_TEXT_MAX];
+    snprintf(primary, sizeof(primary), "%" PRIu32, key->primary_version);
+    snprintf(total, sizeof(total), "%zu", versions);
+    output_table_row(table, (const char *[]){key->name, store_key_state_text(key->state), primary, total,
+                                             output_time(key->created, created), uri});
+}
+
 static envelope_status list_one(store *keys, const struct store_key *key, size_t versions, struct listing *to)
 {
     char *uri = NULL;
     envelope_status status = kek_uri(keys, key->kek_id, &uri);
-    if (status != ENVELOPE_OK)
-        return status;
-    if (to->json) {
-        json_array_append_new(to->json,
-                              json_pack("{ss ss sI sI so ss sI}", "key", key->name, "state",
-                                        store_key_state_text(key->state), "primary", (json_int_t)key->primary_version,
-                                        "versions", (json_int_t)versions, "created", output_json_time(key->created),
-                                        "kek", uri, "message_limit", (json_int_t)key->message_limit));
-    } else {
-        char primary[24], total[24], created[CLOCK_TEXT_MAX];
-        snprintf(primary, sizeof(primary), "%" PRIu32, key->primary_version);
-        snprintf(total, sizeof(total), "%zu", versions);
-        output_table_row(to->table, (const char *[]){key->name, store_key_state_text(key->state), primary, total,
-                                                     output_time(key->created, created), uri});
-    }
+    if (status == ENVELOPE_OK && to->json)
+        status = output_json_append(to->json, key_json(key, versions, uri));
+    else if (status == ENVELOPE_OK)
+        key_row(to->table, key, versions, uri);
     free(uri);
-    return ENVELOPE_OK;
+    return status;
 }
 
 static envelope_status print_list(store *keys, const struct store_key *found, size_t count)
@@ -124,11 +130,13 @@ static envelope_status print_list(store *keys, const struct store_key *found, si
         to.table = output_table_new((const char *[]){"KEY", "STATE", "PRIMARY", "VERSIONS", "CREATED", "KEK"}, 6);
     if (!to.json && !to.table)
         status = error_raise(ENVELOPE_E_NO_MEMORY, "out of memory");
+    size_t next = 0;
     for (size_t i = 0; status == ENVELOPE_OK && i < count; i++)
-        status = list_one(keys, &found[i], count_versions(versions, version_count, found[i].name), &to);
+        status = list_one(keys, &found[i], count_versions(versions, version_count, found[i].name, &next), &to);
     store_versions_free(versions, version_count);
     if (status != ENVELOPE_OK) {
         json_decref(to.json);
+        output_table_free(to.table);
         return status;
     }
     return to.json ? output_json(to.json) : output_table_print(to.table);
@@ -197,7 +205,7 @@ static envelope_status collect_versions(store *keys, const struct store_key *key
         bool primary = versions[i].version == key->primary_version;
         status = kek_uri(keys, versions[i].kek_id, &uri);
         if (status == ENVELOPE_OK && array)
-            json_array_append_new(array, version_json(&versions[i], uri, primary));
+            status = output_json_append(array, version_json(&versions[i], uri, primary));
         else if (status == ENVELOPE_OK)
             version_row(table, &versions[i], uri, primary);
         free(uri);
@@ -226,8 +234,10 @@ static envelope_status show_text(store *keys, const struct store_key *key)
     if (!table)
         return error_status();
     envelope_status status = collect_versions(keys, key, NULL, table);
-    if (status != ENVELOPE_OK)
+    if (status != ENVELOPE_OK) {
+        output_table_free(table);
         return status;
+    }
     char created[CLOCK_TEXT_MAX];
     printf("key \"%s\", %s, created %s (* is the primary version)\n", key->name, store_key_state_text(key->state),
            output_time(key->created, created));

@@ -30,6 +30,13 @@ envelope_status output_json(json_t *value)
     return failed ? error_raise(ENVELOPE_E_IO, "cannot print JSON") : ENVELOPE_OK;
 }
 
+envelope_status output_json_append(json_t *array, json_t *item)
+{
+    if (json_array_append_new(array, item) == 0)
+        return ENVELOPE_OK;
+    return error_raise(ENVELOPE_E_INTERNAL, "cannot say this in JSON: out of memory, or text that is not UTF-8");
+}
+
 output_table *output_table_new(const char *const *titles, size_t columns)
 {
     output_table *table = calloc(1, sizeof(*table));
@@ -109,11 +116,18 @@ envelope_status output_table_print(output_table *table)
     envelope_status status = table->failed ? no_memory() : ENVELOPE_OK;
     if (status == ENVELOPE_OK)
         print_rows(table);
+    output_table_free(table);
+    return status;
+}
+
+void output_table_free(output_table *table)
+{
+    if (!table)
+        return;
     for (size_t i = 0; i < table->rows * table->columns; i++)
         free(table->cells[i]);
     free(table->cells);
     free(table);
-    return status;
 }
 
 const char *output_time(int64_t wall, char buffer[32])
