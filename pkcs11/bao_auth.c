@@ -248,9 +248,12 @@ static enum backend_step take_lookup(const struct bao *bao, struct backend_call 
         first = work->lease;
     bool renewable = bao_json_true(bao_json_member(data, "renewable"));
     bool refreshed = call->credentials && strcmp(credentials_token(call->credentials), token) == 0;
-    if (work->lease > 0 && renewable && (refreshed || work->lease < first / 2))
+    /* A ttl of 0 is a root token's for ever, or what is left of the last second. */
+    if (bao_json_kind(bao_json_member(data, "expire_time")) != BAO_JSON_STRING)
+        return make_credentials(bao, call, token, 0, 0, false);
+    if (renewable && (refreshed || work->lease <= first / 2))
         return renew_send(bao, call, request, token, RENEW_FILE);
-    return make_credentials(bao, call, token, work->lease, first, renewable);
+    return make_credentials(bao, call, token, work->lease ? work->lease : 1, first, renewable);
 }
 
 static enum backend_step token_step(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
@@ -273,7 +276,7 @@ static enum backend_step token_step(const struct bao *bao, struct backend_call *
         return step;
     /* Not ours to renew, or at the end of its life: it serves until it expires. */
     if (call->stage == RENEW_FILE)
-        return make_credentials(bao, call, buffer_text(&work->secret), work->lease, work->lease, false);
+        return make_credentials(bao, call, buffer_text(&work->secret), work->lease ? work->lease : 1, 0, false);
     return login_refused(bao, call,
                          "it has expired, was revoked, or its policy forbids auth/token/lookup-self (the policy "
                          "\"default\" allows it)");

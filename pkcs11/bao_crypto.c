@@ -328,6 +328,7 @@ enum backend_step bao_rewrap(const struct bao *bao, struct backend_call *call, c
         return take_ciphertext(call, root, "rewrap with key", call->key, false);
     if (!take_plaintext(root, &work->secret))
         return bao_malformed(call, "decrypt with key", call->key, "data.plaintext");
+    call->plaintext_left = true;
     return encrypt_begin(bao, call, request, &(struct plain){call->key_to, NULL, work->secret.length, NULL, 0, false});
 }
 

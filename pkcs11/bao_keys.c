@@ -169,8 +169,9 @@ static enum backend_step take_key(struct backend_call *call, struct bao_json roo
     const char *state = bao_key_unusable(&facts);
     key->type = kind;
     key->bits = bits;
-    key->can_encrypt = facts.encrypts;
-    key->can_decrypt = facts.decrypts;
+    /* What an exportable key holds can be taken out, and nothing more put in. */
+    key->can_encrypt = facts.encrypts && !facts.derived && !facts.exportable;
+    key->can_decrypt = facts.decrypts && !facts.derived;
     key->enabled = !state;
     snprintf(key->state, sizeof key->state, "%s", state ? state : "Enabled");
     key->created = creation_time(facts.versions);
