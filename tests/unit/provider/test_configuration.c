@@ -12,7 +12,10 @@
 
 #include <envelope/status.h>
 
+#include "base/error.h"
+#include "base/settings.h"
 #include "messages.h"
+#include "provider.h"
 #include "provider_rig.h"
 
 static const uint8_t plain[10] = "plaintext";
@@ -134,6 +137,32 @@ static void thirty_two_key_names_are_offered(void **state)
     OSSL_LIB_CTX_free(context);
 }
 
+static bool fetchable(OSSL_LIB_CTX *context, const char *properties)
+{
+    EVP_CIPHER *cipher = EVP_CIPHER_fetch(context, CIPHER, properties);
+    EVP_CIPHER_free(cipher);
+    ERR_clear_error();
+    return cipher != NULL;
+}
+
+/* What envelope-provider(7) says about quotes: OpenSSL makes small letters of unquoted text, and numbers of digits. */
+static void property_values_need_quotes_for_capitals_and_digits(void **state)
+{
+    const struct provider_rig *rig = *state;
+    char section[1024];
+    rig_text(section, sizeof section, "%skey-names = Mixed 42 tenant-42/identity m\xc3\xbcnchen\n",
+             provider_rig_section(rig));
+    OSSL_LIB_CTX *context = provider_rig_context(rig, section);
+    assert_true(fetchable(context, "envelope.key='Mixed'"));
+    assert_false(fetchable(context, "envelope.key=Mixed"));
+    assert_true(fetchable(context, "envelope.key='42'"));
+    assert_false(fetchable(context, "envelope.key=42"));
+    assert_true(fetchable(context, "envelope.key=tenant-42/identity"));
+    assert_true(fetchable(context, "envelope.key='m\xc3\xbcnchen'"));
+    assert_true(fetchable(context, "envelope.key=\"tenant-42/identity\",provider=envelope"));
+    OSSL_LIB_CTX_free(context);
+}
+
 static void the_environment_overrides_the_path(void **state)
 {
     const struct provider_rig *rig = *state;
@@ -188,6 +217,42 @@ static void many_library_contexts_share_one_keyring(void **state)
     }
 }
 
+/* Each commented default, taken for what it says, must be a setting that exists. */
+static void uncomment(const char *from, const char *to)
+{
+    FILE *in = fopen(from, "r"), *out = fopen(to, "w");
+    char line[512];
+    assert_non_null(in);
+    assert_non_null(out);
+    while (fgets(line, sizeof line, in)) {
+        bool setting = line[0] == '#' && strchr(line, '=');
+        assert_true(fputs(setting ? line + 1 : line, out) >= 0);
+    }
+    assert_int_equal(fclose(in), 0);
+    assert_int_equal(fclose(out), 0);
+}
+
+static void the_sample_configurations_are_accepted(void **state)
+{
+    const struct provider_rig *rig = *state;
+    char path[RIG_PATH_MAX];
+    struct settings settings;
+    assert_int_equal(settings_load(SAMPLES "/envelope.cnf", &settings), ENVELOPE_OK);
+    settings_clear(&settings);
+    rig_text(path, sizeof path, "%s/sample.cnf", rig->token.directory);
+    uncomment(SAMPLES "/envelope.cnf", path);
+    if (settings_load(path, &settings) != ENVELOPE_OK)
+        fail_msg("%s", error_text());
+    settings_clear(&settings);
+
+    OSSL_LIB_CTX *context = OSSL_LIB_CTX_new();
+    assert_int_equal(OSSL_PROVIDER_add_builtin(context, "envelope", envelope_provider_init), 1);
+    assert_int_equal(OSSL_LIB_CTX_load_config(context, SAMPLES "/openssl.cnf"), 1);
+    assert_int_equal(OSSL_PROVIDER_available(context, "envelope"), 1);
+    assert_int_equal(OSSL_PROVIDER_available(context, "default"), 1);
+    OSSL_LIB_CTX_free(context);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -196,7 +261,9 @@ int main(void)
         cmocka_unit_test(a_store_that_is_missing_is_named_when_it_is_needed),
         cmocka_unit_test(key_names_that_cannot_be_cipher_names_are_reported_on_use),
         cmocka_unit_test(thirty_two_key_names_are_offered),
+        cmocka_unit_test(property_values_need_quotes_for_capitals_and_digits),
         cmocka_unit_test(the_environment_overrides_the_path),
+        cmocka_unit_test(the_sample_configurations_are_accepted),
         cmocka_unit_test(many_library_contexts_share_one_keyring),
     };
     return cmocka_run_group_tests(tests, provider_rig_setup, provider_rig_teardown);
