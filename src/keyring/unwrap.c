@@ -11,7 +11,8 @@
 #include "base/fork.h"
 #include "keyring/binding.h"
 
-/* A token that is away is not asked again for this long: a miss fails at once, a cached DEK serves on. */
+/* A token that is away, or refuses a KEK, is not asked again for this long: a miss fails at once, a cached DEK serves
+ * on. */
 static const int64_t away_miss = CLOCK_SECOND / 5;
 static const int64_t away_max = CLOCK_SECOND;
 static const int64_t preload_retry = 5 * CLOCK_SECOND;
@@ -51,6 +52,21 @@ static struct keyring_failure *kek_failure(keyring *ring, uint32_t kek_id)
     return &ring->kek_failures[kek_id % KEYRING_FAILURES];
 }
 
+/* The next DEK under the same KEK would hear the same. */
+static bool is_about_kek(envelope_status status)
+{
+    switch (status) {
+    case ENVELOPE_E_HSM_LOGIN:
+    case ENVELOPE_E_HSM_PIN_LOCKED:
+    case ENVELOPE_E_KEK_UNKNOWN:
+    case ENVELOPE_E_KEK_REFUSED:
+    case ENVELOPE_E_KEK_ATTRIBUTES:
+        return true;
+    default:
+        return hsm_is_away(status);
+    }
+}
+
 static envelope_status unwrap_asking(keyring *ring, const struct store_version *row, uint8_t dek[HSM_DEK_SIZE])
 {
     const char *uri = keyring_kek_uri(ring, row->kek_id);
@@ -65,13 +81,13 @@ static envelope_status unwrap_asking(keyring *ring, const struct store_version *
     size_t aad_length = keyring_binding_aad(&place, aad);
     atomic_fetch_add_explicit(&ring->unwraps, 1, memory_order_relaxed);
     status = hsm_unwrap(ring->token, uri, aad, aad_length, row->blob, row->blob_length, dek);
-    if (hsm_is_away(status))
+    if (is_about_kek(status))
         keyring_failure_set(ring, kek_failure(ring, row->kek_id), row->kek_id, status,
                             clock_monotonic_coarse() + away_miss);
     return status;
 }
 
-/* The DEK of a row into dek. A token that was away a moment ago is not asked again. */
+/* The DEK of a row into dek. A token that was away, or refused its KEK, a moment ago is not asked again. */
 static envelope_status unwrap_row(keyring *ring, const struct store_version *row, uint8_t dek[HSM_DEK_SIZE])
 {
     envelope_status status =

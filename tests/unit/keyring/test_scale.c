@@ -9,19 +9,7 @@
 #include "hsm/hsm.h"
 #include "keyring/binding.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-enum { MANY = 5000 };
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-enum { MANY = 5000 };
-#else
-enum { MANY = 100000 };
-#endif
-#else
-enum { MANY = 100000 };
-#endif
-
-enum { FIRST_ID = 1000, KEYS = 300 };
+enum { MANY = RIG_SANITIZED ? 5000 : 100000, FIRST_ID = 1000, KEYS = 300 };
 
 static void bind_version(sqlite3_stmt *insert, hsm *token, const uint8_t store_id[STORE_ID_SIZE], uint32_t number)
 {
