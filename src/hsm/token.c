@@ -15,9 +15,9 @@
 
 /*
  * SoftHSM rewrites token.object at every login, in place. Processes that start at the same moment see it
- * half-written, as one of two errors that pass by themselves.
+ * half-written, as one of two errors that pass by themselves, or, where it was loaded like that, with a restart.
  */
-static const int64_t LOGIN_PAUSES[] = {10000, 30000, 60000, 120000, 240000, 480000};
+static const int64_t LOGIN_PAUSES[] = {10000, 30000, 60000, 120000, 240000};
 enum { LOGIN_TRIES = sizeof LOGIN_PAUSES / sizeof LOGIN_PAUSES[0] };
 
 /* How often a missing token is looked for with the module started anew; one that was there goes and comes as a whole.
@@ -289,6 +289,7 @@ static envelope_status login_result(struct hsm_session *session, CK_RV rv, const
         return error_raise(ENVELOPE_E_HSM_LOGIN, "token \"%s\": the PIN from %s has expired; set a new one",
                            token->name, source);
     case CKR_USER_PIN_NOT_INITIALIZED:
+        session->condition = HSM_SESSION_LOST;
         return error_raise(ENVELOPE_E_HSM_LOGIN, "token \"%s\": it has no user PIN yet; set one", token->name);
     case CKR_GENERAL_ERROR:
         /* Still so after all the tries: SoftHSM says this when the token's files are gone or ruined. */
@@ -338,16 +339,19 @@ envelope_status hsm_token_login(struct hsm_token *token, struct hsm_session *ses
     return status;
 }
 
-static envelope_status connect_once(struct hsm_token *token, int64_t deadline, struct hsm_session **made)
+/* *missing: the token is not there, or not whole; looking anew may help. */
+static envelope_status connect_once(struct hsm_token *token, int64_t deadline, struct hsm_session **made, bool *missing)
 {
     CK_SLOT_ID slot = 0;
     CK_TOKEN_INFO info;
     CK_RV rv = CKR_OK;
     struct hsm_session *session = NULL;
     envelope_status status = hsm_module_ready(token->module, deadline);
+    *missing = status == ENVELOPE_E_HSM_UNAVAILABLE;
     if (status != ENVELOPE_OK)
         return error_context(status, "token \"%s\"", token->name);
     status = hsm_token_find(token, &slot, &info);
+    *missing = status == ENVELOPE_E_HSM_UNAVAILABLE;
     if (status != ENVELOPE_OK)
         return status;
     hsm_lock();
@@ -358,6 +362,7 @@ static envelope_status connect_once(struct hsm_token *token, int64_t deadline, s
     if (status == ENVELOPE_OK)
         status = hsm_token_login(token, session, deadline);
     if (status != ENVELOPE_OK) {
+        *missing = status == ENVELOPE_E_HSM_UNAVAILABLE || (session && session->condition == HSM_SESSION_LOST);
         if (session)
             hsm_session_close(session);
         return status;
@@ -374,8 +379,9 @@ static envelope_status connect_once(struct hsm_token *token, int64_t deadline, s
 envelope_status hsm_token_connect(struct hsm_token *token, int64_t deadline, struct hsm_session **session)
 {
     int tries = token->was_up ? RESTART_TRIES : RESTART_TRIES_AT_FIRST;
-    envelope_status status = connect_once(token, deadline, session);
-    for (int i = 0; i < tries && status == ENVELOPE_E_HSM_UNAVAILABLE && clock_monotonic() < deadline; i++) {
+    bool missing = false;
+    envelope_status status = connect_once(token, deadline, session, &missing);
+    for (int i = 0; i < tries && missing && clock_monotonic() < deadline; i++) {
         char text[HSM_FAILURE_TEXT];
         snprintf(text, sizeof text, "%s", error_text());
         bool again = !hsm_module_is_ready(token->module); /* its other owner finalised it */
@@ -384,7 +390,7 @@ envelope_status hsm_token_connect(struct hsm_token *token, int64_t deadline, str
             return error_context(restart, "token \"%s\"", token->name);
         if (!again)
             return error_raise(status, "%s", text);
-        status = connect_once(token, deadline, session);
+        status = connect_once(token, deadline, session, &missing);
     }
     return status;
 }
