@@ -232,6 +232,18 @@ static envelope_status try_once(struct hsm_wrap *wrap, bool without_kek, int64_t
     return status;
 }
 
+/* The KEK was there once: start its module anew, which is the only way to make SoftHSM look again. */
+static envelope_status look_anew(const struct hsm_kek *kek, int64_t deadline)
+{
+    char text[HSM_FAILURE_TEXT];
+    bool restarted = false;
+    snprintf(text, sizeof text, "%s", error_text());
+    envelope_status status = hsm_module_restart(kek->token->module, deadline, &restarted);
+    if (status != ENVELOPE_OK)
+        return error_context(status, "token \"%s\"", kek->token->name);
+    return restarted ? ENVELOPE_OK : error_raise(ENVELOPE_E_KEK_UNKNOWN, "%s", text);
+}
+
 envelope_status hsm_run(hsm *instance, const char *uri, bool without_kek, hsm_work *work, void *argument)
 {
     struct hsm_wrap wrap = {.kek = NULL};
@@ -246,8 +258,13 @@ envelope_status hsm_run(hsm *instance, const char *uri, bool without_kek, hsm_wo
     status = try_once(&wrap, without_kek, deadline, work, argument, &lost);
     if (!lost || clock_monotonic() >= deadline)
         return status;
+    if (status == ENVELOPE_E_KEK_UNKNOWN) {
+        status = look_anew(wrap.kek, deadline);
+        if (status != ENVELOPE_OK)
+            return status;
+    }
     status = try_once(&wrap, without_kek, deadline, work, argument, &lost);
-    if (lost)
+    if (lost && status != ENVELOPE_E_KEK_UNKNOWN)
         return error_context(ENVELOPE_E_HSM_UNAVAILABLE, "still so after a new connection");
     return status;
 }

@@ -5,7 +5,9 @@
  * One struct hsm serves a process. Nothing is loaded or connected before the
  * first call that names a KEK. All functions are thread-safe, wait at most the
  * configured deadline, and survive lost sessions, removed and re-inserted
- * tokens and forks: they reopen, log in and retry once. Around every C_* call
+ * tokens and forks: they reopen, log in and retry once. (A call that hangs
+ * inside a module cannot be interrupted: its own thread hangs with it; all
+ * others, and fork, wait for the deadline and no longer.) Around every C_* call
  * the private library context is the thread's default (base/libctx.h).
  * Called from inside a token they fail with ENVELOPE_E_RECURSION.
  */
@@ -72,7 +74,10 @@ envelope_status hsm_wrap(hsm *instance, const char *uri, const uint8_t *aad, siz
  */
 envelope_status hsm_unwrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length, const uint8_t *blob,
                            size_t blob_length, uint8_t dek[HSM_DEK_SIZE]);
-/* True for the statuses that mean "the token or its KEK cannot be reached now", so that cached DEKs may serve on. */
+/*
+ * True for the statuses that mean "the token or its KEK cannot be reached now", so that cached DEKs may serve on. Not for
+ * KEK_UNKNOWN, KEK_REFUSED, HSM_LOGIN, HSM_PIN_LOCKED: there the token answered, and said no; so a customer revokes.
+ */
 bool hsm_is_away(envelope_status status);
 
 /* For setting up: an AES-256 KEK (sensitive, not extractable, encrypt+decrypt+wrap+unwrap) with the URI's label

@@ -8,6 +8,7 @@
 #include <openssl/evp.h>
 #include <openssl/param_build.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/libctx.h"
 #include "base/text.h"
@@ -165,6 +166,22 @@ static envelope_status examine(struct hsm_kek *kek, struct hsm_session *session,
     return ENVELOPE_OK;
 }
 
+/*
+ * SoftHSM does not see again an object whose file was gone for a moment, which is how a KEK may be revoked and given
+ * back. So one that was there once is worth a look at the files, now and then.
+ */
+static bool looks_anew(struct hsm_kek *kek)
+{
+    static const int64_t pause = CLOCK_SECOND;
+    int64_t now = clock_monotonic();
+    hsm_lock();
+    bool due = kek->was_found && (kek->looked_anew == 0 || now - kek->looked_anew >= pause);
+    if (due)
+        kek->looked_anew = now;
+    hsm_unlock();
+    return due;
+}
+
 /* The classes to look for, and whether what is found there is RSA. */
 static envelope_status find_object(struct hsm_kek *kek, struct hsm_session *session, struct hsm_kek_view *view)
 {
@@ -197,6 +214,8 @@ static envelope_status find_object(struct hsm_kek *kek, struct hsm_session *sess
         return error_raise(ENVELOPE_E_HSM_UNAVAILABLE, "token \"%s\" is not there, or its login was lost",
                            session->token->name);
     }
+    if (looks_anew(kek))
+        session->condition = HSM_SESSION_LOST;
     return error_raise(ENVELOPE_E_KEK_UNKNOWN, "token \"%s\": it has no key that matches the KEK \"%s\"",
                        session->token->name, uri->object_name);
 }
@@ -219,6 +238,7 @@ envelope_status hsm_kek_resolve(struct hsm_kek *kek, struct hsm_session *session
     hsm_lock();
     kek->view = *view;
     kek->generation = session->generation;
+    kek->was_found = true;
     hsm_unlock();
     return ENVELOPE_OK;
 }

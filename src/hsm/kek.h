@@ -37,11 +37,16 @@ struct hsm_kek {
     struct hsm_token *token; /* NULL until first use; guarded by hsm_lock, as is what follows */
     uint64_t generation;     /* of token, that view belongs to; 0: none */
     struct hsm_kek_view view;
+    bool was_found;
+    int64_t looked_anew; /* when the module was last started anew because it was missing; clock_monotonic */
     EVP_PKEY *rsa_public;                /* made at the first wrap */
     _Atomic CK_MECHANISM_TYPE oaep_hash; /* CKM_SHA256 or CKM_SHA_1, once known; else 0 */
 };
 
-/* Find it on its token, or take what was found before. KEK_UNKNOWN; or the session is LOST. */
+/*
+ * Find it on its token, or take what was found before. KEK_UNKNOWN; or the session is LOST; or both: it was there once, and
+ * the module may have to be started anew to see it again.
+ */
 envelope_status hsm_kek_resolve(struct hsm_kek *kek, struct hsm_session *session, struct hsm_kek_view *view);
 /* Look for it anew: false if it is not to be found, or the token is not there. */
 bool hsm_kek_present(struct hsm_kek *kek, struct hsm_session *session);

@@ -1,8 +1,11 @@
 /* Many threads on a real SoftHSM; its files taken away and put back beneath them. */
 #include "hsm_fixture.h"
 
+#include <glob.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -152,6 +155,43 @@ static void token_away_is_named_and_back_without_a_restart(void **state)
     free(blob);
 }
 
+/* The one object file of the token that is not the token itself. */
+static bool find_object(char path[PATH_MAX])
+{
+    char pattern[PATH_MAX];
+    glob_t found;
+    bool one = false;
+    snprintf(pattern, sizeof pattern, "%s/*/*.object", fixture.rig.tokens);
+    if (glob(pattern, 0, NULL, &found) != 0)
+        return false;
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        if (!strstr(found.gl_pathv[i], "/token.object"))
+            one = snprintf(path, PATH_MAX, "%s", found.gl_pathv[i]) < PATH_MAX;
+    globfree(&found);
+    return one;
+}
+
+/* How a customer revokes, and takes it back. */
+static void kek_taken_out_of_the_token_is_unknown_and_back_without_a_restart(void **state)
+{
+    char path[PATH_MAX], parked[PATH_MAX];
+    (void)state;
+    make_blob();
+    assert_true(find_object(path));
+    snprintf(parked, sizeof parked, "%s/master.object", fixture.rig.directory);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(rename(path, parked), 0);
+        assert_status(unwrap(fixture.rig.kek, blob, blob_length), ENVELOPE_E_KEK_UNKNOWN);
+        assert_status(unwrap(fixture.rig.kek, blob, blob_length), ENVELOPE_E_KEK_UNKNOWN);
+        assert_int_equal(rename(parked, path), 0);
+        envelope_status status = ENVELOPE_E_KEK_UNKNOWN;
+        for (int tries = 0; tries < 300 && status == ENVELOPE_E_KEK_UNKNOWN; tries++, usleep(100000))
+            status = unwrap(fixture.rig.kek, blob, blob_length);
+        assert_status(status, ENVELOPE_OK);
+    }
+    free(blob);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fixture_setup, fixture_teardown)
@@ -159,6 +199,7 @@ int main(void)
         TEST(sixteen_threads_share_one_session),
         TEST(sixteen_threads_share_four_sessions),
         TEST(token_away_is_named_and_back_without_a_restart),
+        TEST(kek_taken_out_of_the_token_is_unknown_and_back_without_a_restart),
         TEST(token_taken_away_beneath_threads_is_named_and_works_again),
     };
     return cmocka_run_group_tests(tests, fixture_group_setup, fixture_group_teardown);
