@@ -82,9 +82,10 @@ static void prepare(void)
         return;
     for (struct sqlite_store *s = gate.stores; s; s = s->next) {
         struct connection *list = take_idle(s);
-        /* A fork should be quick: what is in the log may stay there. */
+        /* A fork should be quick: what is in the log may stay there, unless somebody deleted the log. */
         for (struct connection *c = list; c; c = c->next)
-            sqlite3_db_config(c->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+            if (store_sqlite_may_write(c))
+                sqlite3_db_config(c->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
         close_list(list);
     }
 }

@@ -98,7 +98,6 @@ static void a_reader_works_beside_a_writer_and_sees_its_changes(void **state)
 
 struct turns {
     int to_child[2], to_parent[2];
-    envelope_status seen;
 };
 
 static int read_byte(int fd)
@@ -423,23 +422,52 @@ static void a_deleted_store_is_missed_not_written_to(void **state)
     store_close(opened);
 }
 
+/* Another process, there from the beginning: how many versions are in the store when it is asked? */
+static pid_t start_witness(const struct support *s, const struct turns *turns)
+{
+    pid_t witness = fork();
+    assert_true(witness >= 0);
+    if (witness > 0)
+        return witness;
+    for (uint32_t wanted = 3; wanted <= 5; wanted += 2) {
+        store *opened = NULL;
+        struct store_key key;
+        if (read_byte(turns->to_child[0]) || store_open(s->url, SUPPORT_DEADLINE, &opened) ||
+            store_key_find(opened, "k", &key) || key.primary_version != wanted || store_check(opened)) {
+            fprintf(stderr, "witness, %u wanted: %s\n", (unsigned)wanted, error_text());
+            _exit(1);
+        }
+        store_close(opened);
+        if (write(turns->to_parent[1], "s", 1) != 1)
+            _exit(1);
+    }
+    _exit(0);
+}
+
 static void a_deleted_log_loses_nothing(void **state)
 {
     const struct support *s = *state;
     static const char *const endings[] = {"-wal", "-shm"};
+    struct turns turns;
+    assert_int_equal(pipe2(turns.to_child, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(turns.to_parent, O_CLOEXEC), 0);
+    pid_t witness = start_witness(s, &turns);
+    close(turns.to_child[0]);
+    close(turns.to_parent[1]);
     store *opened = support_create(s, 0);
     for (size_t i = 0; i < 2; i++) {
         assert_int_equal(support_rotate(opened, "k"), 0);
         remove_beside(s, endings[i]);
         assert_int_equal(support_rotate(opened, "k"), 0);
+        assert_int_equal(write(turns.to_child[1], "l", 1), 1);
+        assert_int_equal(read_byte(turns.to_parent[0]), 0);
     }
     store_close(opened);
-    opened = support_open(s);
-    struct store_key key;
-    OK(store_key_find(opened, "k", &key));
-    assert_int_equal(key.primary_version, 5);
-    OK(store_check(opened));
-    store_close(opened);
+    int status = 0;
+    waitpid(witness, &status, 0);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    close(turns.to_child[1]);
+    close(turns.to_parent[0]);
 }
 
 static void a_plain_copy_without_wal_mode_is_a_store_too(void **state)
