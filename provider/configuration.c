@@ -94,9 +94,13 @@ envelope_status provider_configure(struct provider *provider)
     /* The core answers by name only, with pointers of its own. */
     char *file = NULL;
     char *names = NULL;
+    char *references = NULL;
+    char *raw_keys = NULL;
     OSSL_PARAM params[] = {
         OSSL_PARAM_utf8_ptr("config", &file, 0),
         OSSL_PARAM_utf8_ptr("key-names", &names, 0),
+        OSSL_PARAM_utf8_ptr("key-references", &references, 0),
+        OSSL_PARAM_utf8_ptr("raw-keys", &raw_keys, 0),
         OSSL_PARAM_END,
     };
     if (provider->core.get_params && !provider->core.get_params(provider->core.handle, params))
@@ -104,11 +108,15 @@ envelope_status provider_configure(struct provider *provider)
     if (names)
         read_names(provider, names);
     read_file(provider, file);
-    return provider_algorithms_make(provider);
+    envelope_status status = provider_algorithms_make(provider);
+    if (status != ENVELOPE_OK)
+        return status;
+    return provider_references_make(provider, references, raw_keys);
 }
 
 void provider_configuration_clear(struct provider *provider)
 {
+    provider_references_clear(provider);
     provider_algorithms_clear(provider);
     provider_ring_give_back(provider->ring);
     for (size_t i = 0; i < provider->name_count; i++)

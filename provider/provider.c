@@ -33,6 +33,7 @@ static const OSSL_PARAM *gettable_params(void *provctx)
         OSSL_PARAM_DEFN(OSSL_PROV_PARAM_VERSION, OSSL_PARAM_UTF8_PTR, NULL, 0),
         OSSL_PARAM_DEFN(OSSL_PROV_PARAM_BUILDINFO, OSSL_PARAM_UTF8_PTR, NULL, 0),
         OSSL_PARAM_DEFN(OSSL_PROV_PARAM_STATUS, OSSL_PARAM_INTEGER, NULL, 0),
+        OSSL_PARAM_DEFN(PROVIDER_PARAM_RAW_KEYS, OSSL_PARAM_UNSIGNED_INTEGER, NULL, 0),
         OSSL_PARAM_END,
     };
     return known;
@@ -52,6 +53,9 @@ static int get_params(void *provctx, OSSL_PARAM params[])
     if (!put_text(params, OSSL_PROV_PARAM_NAME, "Envelope") ||
         !put_text(params, OSSL_PROV_PARAM_VERSION, ENVELOPE_VERSION) ||
         !put_text(params, OSSL_PROV_PARAM_BUILDINFO, ENVELOPE_VERSION " for OpenSSL " OPENSSL_VERSION_STR))
+        return 0;
+    OSSL_PARAM *raw_keys = OSSL_PARAM_locate(params, PROVIDER_PARAM_RAW_KEYS);
+    if (raw_keys && !OSSL_PARAM_set_uint64(raw_keys, provider_references_raw_keys(provider)))
         return 0;
     /* "Active" means usable: with a broken configuration every init would fail. */
     OSSL_PARAM *status = OSSL_PARAM_locate(params, OSSL_PROV_PARAM_STATUS);

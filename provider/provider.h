@@ -15,6 +15,9 @@
 /* Ciphers whose name stands for one key; the limit is that of the newctx functions in algorithms.c. */
 enum { PROVIDER_NAMES_MAX = 32 };
 
+/* Provider parameter: how many raw keys a cipher with key references warned of or denied. */
+#define PROVIDER_PARAM_RAW_KEYS "envelope-raw-keys"
+
 struct provider_core {
     const OSSL_CORE_HANDLE *handle;
     OSSL_FUNC_core_get_params_fn *get_params;
@@ -34,6 +37,8 @@ struct provider {
     size_t name_count;
     const OSSL_ALGORITHM *ciphers;
     struct provider_algorithms *algorithms; /* owns the ciphers that have names of their own; NULL: none */
+    struct provider_references *references; /* standard ciphers that take key references; NULL: none */
+    OSSL_ALGORITHM *all_ciphers;            /* those and the others in one table */
 };
 
 /* The entry point under a name of its own, for OSSL_PROVIDER_add_builtin. */
@@ -59,6 +64,14 @@ void provider_ring_give_back(keyring *ring);
 
 envelope_status provider_algorithms_make(struct provider *provider);
 void provider_algorithms_clear(struct provider *provider);
+
+/* ---- reference_table.c ---- */
+
+/* Add the standard ciphers that take key references, as key-references and raw-keys say (each NULL if not there). */
+envelope_status provider_references_make(struct provider *provider, const char *list, const char *raw_keys);
+void provider_references_clear(struct provider *provider);
+/* Raw keys that were warned of or denied. */
+uint64_t provider_references_raw_keys(const struct provider *provider);
 
 /* ---- errors.c ---- */
 

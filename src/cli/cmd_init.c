@@ -8,12 +8,14 @@
 
 static struct {
     const char *softhsm, *module, *token, *kek, *store, *pin_file;
-    bool generate_kek;
+    bool generate_kek, key_references;
 } given;
 
 static const struct cli_option options[] = {
     {"softhsm", "DIR", "make a complete rig in DIR: a SoftHSM token, its master key, configuration, store",
      &given.softhsm, NULL},
+    {"key-references", NULL, "with --softhsm: programs may use key references as keys of the standard ciphers", NULL,
+     &given.key_references},
     {"module", "FILE", "the token's PKCS#11 module", &given.module, NULL},
     {"token", "LABEL", "the token", &given.token, NULL},
     {"kek", "LABEL|URI", "the master key on it", &given.kek, NULL},
@@ -56,7 +58,10 @@ static envelope_status run(const struct cli_verb *verb, int count, char **argume
     struct lifecycle_made made = {0};
     const char *place = given.softhsm ? given.softhsm : cli_config_path();
     envelope_status status;
-    if (!given.softhsm) {
+    if (given.key_references && !given.softhsm) {
+        status = error_raise(ENVELOPE_E_ARGUMENT, "--key-references goes with --softhsm; elsewhere add key-references "
+                                                  "and default_properties to openssl.cnf: see envelope.cnf(5)");
+    } else if (!given.softhsm) {
         struct lifecycle_init wanted = {.config = place,
                                         .module = given.module,
                                         .token = given.token,
@@ -67,9 +72,10 @@ static envelope_status run(const struct cli_verb *verb, int count, char **argume
         status = lifecycle_init(&wanted, &made);
     } else if (given.token || given.kek || given.store || given.pin_file || given.generate_kek) {
         status = error_raise(ENVELOPE_E_ARGUMENT, "--softhsm makes its own token, KEK, store and PIN; beside it only "
-                                                  "--module may stand");
+                                                  "--module and --key-references may stand");
     } else {
-        status = lifecycle_rig(given.softhsm, given.module, &made);
+        status =
+            lifecycle_rig(given.softhsm, &(struct lifecycle_rig_options){given.module, given.key_references}, &made);
     }
     if (status == ENVELOPE_OK)
         status = report(place, &made);

@@ -12,6 +12,7 @@
 #include <envelope/status.h>
 
 #include "base/text.h"
+#include "keyring/keyring.h"
 #include "store/store.h"
 
 /* ---- setting up ---- */
@@ -33,7 +34,12 @@ void lifecycle_made_clear(struct lifecycle_made *made);
  * env. What a killed run left half-made is completed; a complete rig is not touched. module NULL: SoftHSM where the
  * distribution puts it. Sets SOFTHSM2_CONF in this process.
  */
-envelope_status lifecycle_rig(const char *directory, const char *module, struct lifecycle_made *made);
+struct lifecycle_rig_options {
+    const char *module;
+    bool key_references; /* openssl.cnf offers the standard ciphers to key references */
+};
+envelope_status lifecycle_rig(const char *directory, const struct lifecycle_rig_options *options,
+                              struct lifecycle_made *made);
 
 struct lifecycle_init {
     const char *config; /* the file to write, if it is not there */
@@ -80,6 +86,31 @@ struct lifecycle_inspection {
  */
 envelope_status lifecycle_inspect(store *from, const uint8_t *head, size_t length,
                                   struct lifecycle_inspection *inspection);
+
+/* ---- key references (docs/references.md) ---- */
+
+enum { LIFECYCLE_REFERENCE_SIZE = 32, LIFECYCLE_CANARY_SIZE = 32, LIFECYCLE_CANARY_IV_SIZE = 16 };
+
+struct lifecycle_reference {
+    uint8_t bytes[LIFECYCLE_REFERENCE_SIZE];
+    uint32_t dek_id, version;
+    uint32_t primary; /* the key's newest version: more than version if it was rotated since */
+};
+/* The reference to a version of a key; version 0: the primary. Refused for a version that cannot be used. */
+envelope_status lifecycle_reference(store *from, const char *key, uint32_t version, struct lifecycle_reference *made);
+
+/*
+ * A known text under the reference's DEK (AES-256-CBC), for a service to decrypt when it starts: it fails where
+ * Envelope is not in front of the cipher.
+ */
+#define LIFECYCLE_CANARY_TEXT "envelope canary"
+struct lifecycle_canary {
+    uint8_t iv[LIFECYCLE_CANARY_IV_SIZE];
+    uint8_t sealed[LIFECYCLE_CANARY_SIZE];
+    size_t length;
+};
+envelope_status lifecycle_canary(keyring *ring, const struct lifecycle_reference *reference,
+                                 struct lifecycle_canary *canary);
 
 /* ---- doctor ---- */
 

@@ -30,6 +30,7 @@ struct rig {
     int lock; /* the directory itself, flock'ed */
     char *softhsm_conf, *tokens, *pin, *config, *openssl_conf, *store, *store_url, *env;
     char module[PATH_MAX];
+    bool key_references;
     struct lifecycle_made *made;
 };
 
@@ -264,6 +265,7 @@ static envelope_status make_openssl_conf(struct rig *rig)
                     "\n"
                     "[openssl_init]\n"
                     "providers = providers_sect\n"
+                    "%s"
                     "\n"
                     "[providers_sect]\n"
                     "default = default_sect\n"
@@ -275,8 +277,13 @@ static envelope_status make_openssl_conf(struct rig *rig)
                     "[envelope_sect]\n"
                     "%s%s%s"
                     "config = %s\n"
+                    "%s"
                     "activate = 1\n",
-                    module ? "module = " : "", module ? quoted_module : "", module ? "\n" : "", quoted_config);
+                    rig->key_references ? "alg_section = alg_sect\n\n[alg_sect]\n"
+                                          "default_properties = ?provider=envelope\n"
+                                        : "",
+                    module ? "module = " : "", module ? quoted_module : "", module ? "\n" : "", quoted_config,
+                    rig->key_references ? "key-references = all\n" : "");
     return make_file(rig, "OpenSSL configuration", rig->openssl_conf, 0600, content);
 }
 
@@ -331,15 +338,16 @@ static envelope_status find_module(struct rig *rig, const char *named)
     return ENVELOPE_OK;
 }
 
-envelope_status lifecycle_rig(const char *directory, const char *module, struct lifecycle_made *made)
+envelope_status lifecycle_rig(const char *directory, const struct lifecycle_rig_options *options,
+                              struct lifecycle_made *made)
 {
     *made = (struct lifecycle_made){0};
-    struct rig rig = {.lock = -1, .made = made};
+    struct rig rig = {.lock = -1, .key_references = options->key_references, .made = made};
     envelope_status (*const steps[])(struct rig *) = {make_softhsm_conf, make_pin,   make_config,
                                                       make_openssl_conf, make_store, make_env};
     envelope_status status = check_name(directory);
     if (status == ENVELOPE_OK)
-        status = find_module(&rig, module);
+        status = find_module(&rig, options->module);
     if (status == ENVELOPE_OK)
         status = open_directory(&rig, directory);
     for (size_t i = 0; status == ENVELOPE_OK && i < sizeof(steps) / sizeof(*steps); i++)
