@@ -339,8 +339,7 @@ static void the_database_itself_refuses_what_must_never_be(void **state)
         "DELETE FROM store_meta",
         "DELETE FROM encryption_key_history",
         "UPDATE encryption_key_history SET who = 'nobody'",
-        "INSERT INTO encryption_key (name, state, primary_version, kek_id, message_limit, created) "
-        "VALUES ('', 'enabled', 1, 1, 1, 1)",
+        "INSERT INTO encryption_key VALUES (9, '', 'enabled', 1, 1, 1, 1)",
     };
     for (size_t i = 0; i < sizeof statements / sizeof statements[0]; i++)
         if (support_sql(s, statements[i]) != SQLITE_CONSTRAINT)
