@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <ftw.h>
 #include <grp.h>
+#include <sys/mount.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,6 +39,10 @@ int support_teardown(void **state)
 {
     struct support *s = *state;
     chmod(s->directory, 0777);
+    /* A test that failed may have left its file system there. */
+    char mounted[SUPPORT_PATH_MAX + 16];
+    snprintf(mounted, sizeof mounted, "%s/mounted", s->directory);
+    umount2(mounted, MNT_DETACH);
     nftw(s->directory, remove_one, 8, FTW_DEPTH | FTW_PHYS);
     free(s);
     return 0;

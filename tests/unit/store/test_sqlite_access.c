@@ -71,6 +71,8 @@ static int reads_but_does_not_write(const struct support *s, void *argument)
 static void a_store_one_may_only_read_still_serves_decryption(void **state)
 {
     const struct support *s = *state;
+    if (geteuid() != 0)
+        skip(); /* needs two users */
     store_close(support_create(s, 1));
     /* As SQLite leaves them: -wal and -shm are there, because we keep them for readers. */
     set_modes(s, 0755, 0644);
@@ -88,6 +90,8 @@ static void a_store_one_may_only_read_still_serves_decryption(void **state)
 static void a_reader_works_beside_a_writer_and_sees_its_changes(void **state)
 {
     const struct support *s = *state;
+    if (geteuid() != 0)
+        skip(); /* needs two users */
     store *writer = support_create(s, 1);
     set_modes(s, 0755, 0644);
     support_as_nobody(reads_but_does_not_write, s, NULL);
@@ -124,6 +128,8 @@ static int sees_a_writer_that_comes_later(const struct support *s, void *argumen
 static void a_reader_without_shm_notices_a_writer_that_comes_later(void **state)
 {
     const struct support *s = *state;
+    if (geteuid() != 0)
+        skip(); /* needs two users */
     struct turns turns;
     assert_int_equal(pipe2(turns.to_child, O_CLOEXEC), 0);
     assert_int_equal(pipe2(turns.to_parent, O_CLOEXEC), 0);
@@ -171,6 +177,8 @@ static int is_told_that_it_may_not_make_files(const struct support *s, void *arg
 static void who_may_not_read_is_told_so(void **state)
 {
     const struct support *s = *state;
+    if (geteuid() != 0)
+        skip(); /* needs two users */
     assert_int_equal(chmod(s->directory, 0755), 0);
     support_as_nobody(is_told_that_it_may_not_make_files, s, NULL);
     store_close(support_create(s, 0));
@@ -190,6 +198,8 @@ static int is_told_about_the_log(const struct support *s, void *argument)
 static void a_log_one_may_not_read_is_named_rather_than_ignored(void **state)
 {
     const struct support *s = *state;
+    if (geteuid() != 0)
+        skip(); /* needs two users */
     store *writer = support_create(s, 1);
     char path[SUPPORT_PATH_MAX + 32];
     /* The file may be read, its log not: reading the file alone would show an old state. */
