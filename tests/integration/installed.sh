@@ -4,7 +4,7 @@
 . "$SOURCE_DIR/tests/integration/lib.sh"
 DESTDIR=$PWD/root cmake --install "$BUILD_DIR" >install.log 2>&1 || fail "install: $(tail -n 5 install.log)"
 found() { find root -path "*/$1" | head -n 1; }
-for file in bin/envelope ossl-modules/envelope.so man/man1/envelope.1 bash-completion/completions/envelope; do
+for file in bin/envelope ossl-modules/envelope.so man/man1/envelope.1 man/man5/envelope.cnf.5 bash-completion/completions/envelope; do
     [ -n "$(found "$file")" ] || fail "$file is not installed: $(find root -type f)"
 done
 modules=$(dirname "$(found ossl-modules/envelope.so)")
