@@ -90,7 +90,9 @@ static enum backend_step ask_delete(const struct aws *aws, struct backend_call *
     char *id = aws_local_id(aws, call, call->key);
     if (!id)
         return BACKEND_FAILED;
-    aws_add_text(request, "KeyId", id);
+    /* Only keys of the own account can be scheduled: their bare id says it all. */
+    const char *bare = strrchr(id, '/');
+    aws_add_text(request, "KeyId", bare ? bare + 1 : id);
     free(id);
     char days[48];
     snprintf(days, sizeof days, ",\"PendingWindowInDays\":%u", aws->settings->pending_days);

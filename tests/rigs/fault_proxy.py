@@ -2,8 +2,8 @@
 
 usage: fault_proxy.py READY-FILE UPSTREAM-URL [CERT KEY]
 
-Models: disabled keys and keys pending deletion, IncorrectKeyException, DryRun, pages of lists, instance metadata (v2)
-and container credentials. Everything else goes to the emulator unchanged, signature included.
+Models: disabled keys and keys pending deletion, IncorrectKeyException, DryRun, pages of lists, RSA-OAEP (the emulator has
+the calls but not the arithmetic), instance metadata (v2) and container credentials. Everything else goes to the emulator unchanged, signature included.
 
 Control (never counted):
   POST /_rig/fault   {"action": "Decrypt" or "*", "kind": KIND, "times": N (default: for ever)}
@@ -16,6 +16,7 @@ Control (never counted):
   GET  /_rig/counts  {"Decrypt": 3, …}; POST /_rig/counts sets them to nothing
 """
 
+import base64
 import datetime
 import http.client
 import http.server
@@ -29,8 +30,11 @@ import threading
 import time
 import urllib.parse
 
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
 lock = threading.Lock()
-state = {"faults": [], "keys": {}, "page": 0, "counts": {}, "agent": None}
+state = {"faults": [], "keys": {}, "page": 0, "counts": {}, "agent": None, "rsa": {}}
 
 ERRORS = {
     "throttle": (400, "ThrottlingException", "Rate exceeded"),
@@ -168,19 +172,24 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def kms(self, action, body):
         asked = json.loads(body or b"{}")
         status, content, kind, headers = self.pass_on("POST", body)
-        if status != 200:
+        oaep = str(asked.get("EncryptionAlgorithm", "")).startswith("RSAES_OAEP")
+        if b"AccessDenied" in content and self.is_other_key(action, asked):
+            return self.refuse("incorrect-key")
+        if status != 200 and not (oaep and b"InvalidCiphertext" in content):
             return self.answer(status, content, kind, headers)
+        if oaep and self.state_of(asked) == "Enabled":
+            return self.oaep(action, asked)
         told = json.loads(content or b"null") or {}
         if action in CRYPTOGRAPHIC:
             key_state = self.state_of(asked)
             if key_state != "Enabled":
                 return self.refuse(key_state)
-            wanted = asked.get("SourceKeyId") or asked.get("KeyId")
-            used = told.get("SourceKeyId") or told.get("KeyId")
-            if action in ("Decrypt", "ReEncrypt") and short(wanted) != short(used):
-                return self.refuse("incorrect-key")
             if asked.get("DryRun"):
                 return self.refuse("dry-run")
+        if action == "GetPublicKey":
+            der = self.rsa_key(asked["KeyId"]).public_key()
+            der = der.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+            told["PublicKey"] = base64.b64encode(der).decode()
         if action == "DescribeKey":
             metadata = told["KeyMetadata"]
             with lock:
@@ -190,6 +199,35 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if state["page"] and name in told:
                 self.cut_page(asked, told, name)
         return self.answer(200, told, headers=headers)
+
+    @staticmethod
+    def is_other_key(action, asked):
+        """The emulator's blobs begin with the id of their key; for a wrong key it says that a policy forbids it."""
+        wanted = asked.get("SourceKeyId") or asked.get("KeyId") or ""
+        try:
+            blob = base64.b64decode(asked.get("CiphertextBlob", ""))
+        except ValueError:
+            return False
+        return action in ("Decrypt", "ReEncrypt") and len(blob) > 36 and blob[:36].decode("latin-1") != short(wanted)
+
+    def rsa_key(self, key):
+        with lock:
+            if short(key) not in state["rsa"]:
+                state["rsa"][short(key)] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+            return state["rsa"][short(key)]
+
+    def oaep(self, action, asked):
+        digest = hashes.SHA1() if asked["EncryptionAlgorithm"].endswith("SHA_1") else hashes.SHA256()
+        how = padding.OAEP(mgf=padding.MGF1(digest), algorithm=digest, label=None)
+        key = self.rsa_key(asked["KeyId"])
+        try:
+            if action == "Encrypt":
+                name, result = "CiphertextBlob", key.public_key().encrypt(base64.b64decode(asked["Plaintext"]), how)
+            else:
+                name, result = "Plaintext", key.decrypt(base64.b64decode(asked["CiphertextBlob"]), how)
+        except ValueError:
+            return self.answer(400, {"__type": "InvalidCiphertextException", "message": ""})
+        return self.answer(200, {"KeyId": asked["KeyId"], name: base64.b64encode(result).decode()})
 
     def cut_page(self, asked, told, name):
         begin = int(asked.get("Marker", "0"))

@@ -1,0 +1,180 @@
+#!/bin/bash
+# The bridge in front of AWS KMS: what it promises, told as a session of commands (tests/rigs/aws_client.c).
+set -u
+# shellcheck source=tests/rigs/aws-rig.sh
+. "$SOURCE_DIR/tests/rigs/aws-rig.sh"
+# shellcheck source=tests/rigs/aws-client.sh
+. "$SOURCE_DIR/tests/rigs/aws-client.sh"
+
+trap 'client_kill; aws_rig_stop' EXIT
+aws_rig_start "$SCRATCH/rig"
+aws_rig_credentials ALLOWED
+export ENVELOPE_KMS_CONFIG=$SCRATCH/kms.cnf
+module=$BUILD_DIR/pkcs11/envelope-kms.so
+dek=000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
+
+fault() { aws_rig_do fault "{\"action\":\"$1\",\"kind\":\"$2\"${3:+,\"times\":$3}}" >/dev/null; }
+clear() { aws_rig_do clear >/dev/null; }
+key_state() { aws_rig_do state "{\"key\":\"$1\",\"state\":\"$2\"}" >/dev/null; }
+restart() { # [LINE of kms.cnf…]
+    client_stop
+    aws_rig_config "$ENVELOPE_KMS_CONFIG" "$@"
+    client_start "$module" rig
+}
+
+# --- pkcs11-tool, a foreign program ---
+aws_rig_config "$ENVELOPE_KMS_CONFIG"
+shown=$(pkcs11-tool --module "$module" -L) || fail "pkcs11-tool -L"
+[[ $shown = *"token label        : rig"* && $shown = *"AWS KMS"* ]] || fail "slots: $shown"
+shown=$(pkcs11-tool --module "$module" -M) || fail "pkcs11-tool -M"
+[[ $shown = *0xC54E5601*encrypt*wrap* && $shown = *RSA-PKCS-OAEP* ]] || fail "mechanisms: $shown"
+aws_rig_do page '{"size":2}' >/dev/null # lists come in pages
+shown=$(pkcs11-tool --module "$module" -O 2>/dev/null) || fail "pkcs11-tool -O"
+clear
+[[ $(grep -c 'Key Object' <<<"$shown") = 4 ]] || fail "objects: $shown"
+[[ $shown = *alias/first*alias/second*alias/rsa* ]] || fail "labels: $shown"
+shown=$(pkcs11-tool --module "$module" --test 2>&1) || fail "pkcs11-tool --test: $shown"
+[[ $shown = *"No errors"* ]] || fail "pkcs11-tool --test: $shown"
+for number in 0 1 2; do # its thread tests, and its fork test
+    shown=$(timeout 60 pkcs11-tool --module "$module" --test-threads "ILGIGO" --test-threads "LOTE" --test-fork 2>&1) ||
+        fail "pkcs11-tool --test-threads --test-fork: $shown"
+done
+
+# --- encryption with associated data ---
+restart
+aws_rig_do counts '{}' >/dev/null
+says "encrypt alias/first financial/3 $dek" "ok *"
+blob=${reply#ok }
+says "decrypt alias/first financial/3 $blob" "ok $dek"
+[[ $(aws_rig_count Encrypt) = 1 && $(aws_rig_count Decrypt) = 1 ]] || fail "more than one call for one operation"
+[[ $(aws_rig_count DescribeKey) = 1 && $(aws_rig_count ListKeys) = 0 ]] || fail "a key was looked for too often"
+says "decrypt alias/first financial/4 $blob" "CKR_ENCRYPTED_DATA_INVALID *InvalidCiphertextException*"
+says "decrypt alias/first - $blob" "CKR_ENCRYPTED_DATA_INVALID *"
+says "decrypt alias/second financial/3 $blob" "CKR_ENCRYPTED_DATA_INVALID *IncorrectKeyException*"
+says "decrypt alias/first financial/3 ${blob:0:-2}00" "CKR_ENCRYPTED_DATA_INVALID *"
+says "decrypt alias/first financial/3 00" "CKR_ENCRYPTED_DATA_INVALID *"
+says "parts-encrypt alias/first financial/3 $dek" "ok *"
+says "decrypt alias/first financial/3 ${reply#ok }" "ok $dek"
+aws_rig_do counts '{}' >/dev/null
+says "small alias/first financial/3 $blob" "ok $dek"
+[[ $(aws_rig_count Decrypt) = 1 ]] || fail "CKR_BUFFER_TOO_SMALL made the service be asked twice"
+says "encrypt alias/nothing - $dek" "CKR_OBJECT_HANDLE_INVALID *"
+says "find alias/nothing" "ok 0"
+says "request-id" "ok *"
+
+# --- wrapping, re-encryption, the dry run, RSA, random numbers ---
+says "wrap alias/first tenant-7" "ok *"
+read -r _ wrapped value <<<"$reply"
+says "unwrap alias/first tenant-7 $wrapped" "ok $value"
+says "unwrap alias/first tenant-8 $wrapped" "CKR_WRAPPED_KEY_INVALID *"
+says "rewrap alias/first financial/3 alias/second financial/4 $blob" "ok *"
+moved=${reply#ok }
+[[ $moved != "$blob" ]] || fail "the blob was not moved"
+says "decrypt alias/second financial/4 $moved" "ok $dek"
+says "decrypt alias/second financial/3 $moved" "CKR_ENCRYPTED_DATA_INVALID *"
+says "rewrap alias/first financial/9 alias/second - $blob" "CKR_ENCRYPTED_DATA_INVALID *"
+[[ $(aws_rig_count ReEncrypt) = 2 ]] || fail "rewrap did not use ReEncrypt"
+says "dry-encrypt alias/first - $dek" "ok"
+says "dry-decrypt alias/first financial/3 $blob" "ok"
+says "dry-decrypt alias/first wrong $blob" "CKR_ENCRYPTED_DATA_INVALID *"
+says "oaep-encrypt alias/rsa $dek" "ok *"
+says "oaep-decrypt alias/rsa ${reply#ok }" "ok $dek"
+says "encrypt alias/rsa - $dek" "CKR_OBJECT_HANDLE_INVALID *"
+says "random 3000" "ok *"
+[[ ${#reply} = 6003 ]] || fail "3000 random bytes came as ${#reply} characters"
+
+# --- key states: refused at once, and again in use without a restart ---
+key_state "$RIG_FIRST_ARN" Disabled
+says "decrypt alias/first financial/3 $blob" "CKR_KEY_FUNCTION_NOT_PERMITTED *disabled*DisabledException*"
+says "unwrap alias/first tenant-7 $wrapped" "CKR_KEY_FUNCTION_NOT_PERMITTED *"
+key_state "$RIG_FIRST_ARN" Enabled
+says "decrypt alias/first financial/3 $blob" "ok $dek"
+key_state "$RIG_FIRST_ARN" PendingDeletion
+says "decrypt alias/first financial/3 $blob" "CKR_KEY_HANDLE_INVALID *pending deletion*KMSInvalidStateException*"
+says "unwrap alias/first tenant-7 $wrapped" "CKR_UNWRAPPING_KEY_HANDLE_INVALID *"
+restart
+says "find alias/first" "ok 0"
+key_state "$RIG_FIRST_ARN" Enabled
+says "find alias/first" "ok 1"
+says "decrypt alias/first financial/3 $blob" "ok $dek"
+
+# --- faults: a defined code and text, within the deadline of 5 s ---
+within() { # SECONDS COMMAND PATTERN
+    local begin=$SECONDS
+    says "$2" "$3"
+    ((SECONDS - begin <= $1)) || fail "$2 took $((SECONDS - begin)) s"
+}
+decrypt="decrypt alias/first financial/3 $blob"
+aws_rig_do counts '{}' >/dev/null
+for kind in throttle internal unavailable cut reset; do
+    fault Decrypt $kind 2
+    within 5 "$decrypt" "ok $dek" # passes: tried again
+done
+[[ $(aws_rig_count Decrypt) = 15 ]] || fail "not three calls each, but $(aws_rig_count Decrypt) for five"
+fault Decrypt throttle
+within 6 "$decrypt" "CKR_DEVICE_ERROR gave up after * tries*ThrottlingException*"
+clear
+fault Decrypt cut
+within 6 "$decrypt" "CKR_DEVICE_REMOVED *"
+clear
+fault Decrypt slow
+within 6 "$decrypt" "CKR_DEVICE_REMOVED *"
+clear
+fault Decrypt silent
+within 6 "$decrypt" "CKR_DEVICE_REMOVED *"
+clear
+for kind in bad-json wrong-json other-key huge huge-chunked html; do
+    for command in "$decrypt" "encrypt alias/first - $dek"; do
+        aws_rig_do counts '{}' >/dev/null
+        fault '*' "$kind"
+        within 5 "$command" "CKR_DEVICE_ERROR *"
+        clear
+    done
+done
+restart
+for kind in bad-json wrong-json huge; do
+    fault '*' "$kind"
+    within 5 "find alias/first" "CKR_DEVICE_ERROR *"
+    clear
+done
+fault Decrypt denied
+says "$decrypt" "CKR_USER_NOT_LOGGED_IN *policy forbids it*AccessDeniedException*"
+clear
+fault Decrypt expired 1
+says "$decrypt" "ok $dek" # new credentials, once more
+fault Decrypt expired
+says "$decrypt" "CKR_USER_NOT_LOGGED_IN *session has expired*"
+clear
+says "$decrypt" "ok $dek"
+
+# --- threads and forks ---
+says "threads 8 12 alias/first" "ok"
+says "fork alias/first" "ok"
+says "fork-busy 4 25 alias/first" "ok"
+
+# --- making and destroying keys is refused unless configured ---
+says "generate alias/made" "CKR_TOKEN_WRITE_PROTECTED *create = yes*"
+says "destroy alias/second" "CKR_ACTION_PROHIBITED *destroy = yes*"
+restart "create = yes" "destroy = yes" "pending-days = 7"
+says "generate made" "CKR_ATTRIBUTE_VALUE_INVALID *alias/NAME*"
+says "generate alias/made" "ok"
+says "generate alias/made" "CKR_TEMPLATE_INCONSISTENT *alias is taken*"
+says "encrypt alias/made - $dek" "ok *"
+says "decrypt alias/made - ${reply#ok }" "ok $dek"
+says "destroy alias/made" "ok"
+says "find alias/made" "ok 0"
+fault CreateKey cut
+aws_rig_do counts '{}' >/dev/null
+says "generate alias/once" "CKR_DEVICE_REMOVED *"
+[[ $(aws_rig_count CreateKey) = 1 ]] || fail "a key may have been made twice"
+clear
+
+# --- which keys are shown ---
+restart "keys = alias/second, alias/absent"
+says "find alias/first" "ok 0"
+says "find alias/second" "ok 1"
+restart
+says "find-id $RIG_SECOND_ARN" "ok 1"
+says "find-id ${RIG_SECOND_ARN/eu-west-1/us-east-1}" "CKR_KEY_HANDLE_INVALID *another region*"
+client_stop
+echo "passed: $checks checks"
