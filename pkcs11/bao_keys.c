@@ -364,6 +364,7 @@ static enum backend_step create_send(const struct bao *bao, struct backend_call 
     if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/keys/%s", bao->mount, call->label))
         return BACKEND_FAILED;
     request->once = true;
+    request->timeout = bao->settings->deadline; /* an RSA key takes the service seconds */
     bao_body_text(request, "type", type_name(call->type, call->bits));
     return bao_send(call, request, CREATE_REPLY);
 }
