@@ -9,8 +9,10 @@
 #define EXPORT __attribute__((visibility("default")))
 
 EXPORT CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list);
-EXPORT CK_RV C_GetInterfaceList(struct p11_interface *interfaces, CK_ULONG *count);
-EXPORT CK_RV C_GetInterface(CK_UTF8CHAR *name, CK_VERSION *version, struct p11_interface **interface, CK_FLAGS flags);
+/* p11-kit's newer header declares these two over a struct of its own with the same layout: hence other names in C. */
+EXPORT CK_RV get_interface_list(struct p11_interface *interfaces, CK_ULONG *count) __asm__("C_GetInterfaceList");
+EXPORT CK_RV get_interface(CK_UTF8CHAR *name, CK_VERSION *version, struct p11_interface **interface,
+                           CK_FLAGS flags) __asm__("C_GetInterface");
 
 /* The message functions of 3.0: none is supported, and none needs its arguments to say so. */
 static CK_RV no_message(void)
@@ -49,8 +51,8 @@ static CK_FUNCTION_LIST functions_2_40 = {.version = {2, 40}, FUNCTIONS_2_40};
 
 static struct p11_functions_3_0 functions_3_0 = {
     .base = {.version = {3, 0}, FUNCTIONS_2_40},
-    .get_interface_list = C_GetInterfaceList,
-    .get_interface = C_GetInterface,
+    .get_interface_list = get_interface_list,
+    .get_interface = get_interface,
     .login_user = C_LoginUser,
     .session_cancel = C_SessionCancel,
     .message = {{no_message, no_message, no_message, no_message, no_message},
@@ -78,7 +80,7 @@ CK_RV C_GetFunctionList(CK_FUNCTION_LIST **list)
     return CKR_OK;
 }
 
-CK_RV C_GetInterfaceList(struct p11_interface *interfaces, CK_ULONG *count)
+CK_RV get_interface_list(struct p11_interface *interfaces, CK_ULONG *count)
 {
     if (!count)
         return CKR_ARGUMENTS_BAD;
@@ -92,7 +94,7 @@ CK_RV C_GetInterfaceList(struct p11_interface *interfaces, CK_ULONG *count)
     return CKR_OK;
 }
 
-CK_RV C_GetInterface(CK_UTF8CHAR *name, CK_VERSION *version, struct p11_interface **interface, CK_FLAGS flags)
+CK_RV get_interface(CK_UTF8CHAR *name, CK_VERSION *version, struct p11_interface **interface, CK_FLAGS flags)
 {
     if (!interface)
         return CKR_ARGUMENTS_BAD;
