@@ -102,7 +102,7 @@ aws_rig_config() {
             echo "[token rig]"
             echo "backend = aws-kms"
             echo "region = $RIG_REGION"
-            [[ "$*" = *endpoint* ]] || printf 'endpoint = %s\nsts-endpoint = %s\n' "$RIG_URL" "$RIG_URL"
+            [[ " $*" = *" endpoint ="* ]] || printf 'endpoint = %s\nsts-endpoint = %s\n' "$RIG_URL" "$RIG_URL"
             echo "deadline = 5s"
             echo "timeout = 1s"
             printf '%s\n' "$@"

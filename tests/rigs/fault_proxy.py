@@ -2,7 +2,7 @@
 
 usage: fault_proxy.py READY-FILE UPSTREAM-URL [CERT KEY]
 
-Models: disabled keys and keys pending deletion, IncorrectKeyException, DryRun, pages of lists, RSA-OAEP (the emulator has
+Models: disabled keys and keys pending deletion, IncorrectKeyException, AssumeRoleWithWebIdentity, DryRun, pages of lists, RSA-OAEP (the emulator has
 the calls but not the arithmetic), instance metadata (v2) and container credentials. Everything else goes to the emulator unchanged, signature included.
 
 Control (never counted):
@@ -276,6 +276,26 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.answer(401, b"{}")
         return self.answer(200, self.agent())
 
+    def web_identity(self, body):
+        """The emulator wants a signature here, where AWS wants none."""
+        asked = urllib.parse.parse_qs(body.decode())
+        if "Authorization" in self.headers or asked.get("WebIdentityToken", [""])[0].count(".") != 2:
+            return self.answer(
+                400,
+                b"<ErrorResponse><Error><Code>InvalidIdentityToken</Code>"
+                b"<Message>No token &amp; no role</Message></Error></ErrorResponse>",
+                "text/xml",
+            )
+        given = self.agent()
+        given["SessionToken"] = given.pop("Token")
+        fields = "".join(f"<{name}>{value}</{name}>" for name, value in given.items())
+        return self.answer(
+            200,
+            f"<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials>{fields}</Credentials>"
+            f"</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>".encode(),
+            "text/xml",
+        )
+
     # --- control ---
 
     def control(self, method, body):
@@ -314,6 +334,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.misbehave(kind)
         if self.headers.get("X-Amz-Target"):
             return self.kms(action, body)
+        if action == "AssumeRoleWithWebIdentity":
+            return self.web_identity(body)
         return self.answer(*self.pass_on(method, body))
 
     def guarded(self, method):
