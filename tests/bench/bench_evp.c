@@ -169,13 +169,14 @@ static void side_by_side(struct figures *figures, const struct options *options,
     static const size_t some[] = {64, 1024, 16384};
     for (size_t i = 0; i < sizeof some / sizeof some[0]; i++) {
         struct parallel_result result;
-        parallel_measure(parallel, options->plan.rounds, options->plan.batch * 4, some[i], &result);
+        parallel_measure(parallel, options->plan.rounds, options->plan.batch * 10, some[i], &result);
         figures_time(figures, "two at a time", "one thread", some[i], 1e9 / result.one_thread, 1);
         figures_time(figures, "two at a time", "two threads", some[i], 1e9 / result.two_threads,
                      result.two_threads / result.one_thread);
         figures_time(figures, "two at a time", "two processes", some[i], 1e9 / result.two_processes,
                      result.two_processes / result.one_thread);
         figures_goal(figures, "H5", "two threads against two processes", some[i], result.threads_to_processes, 0.95);
+        figures_goal(figures, "H5", "the same, by processor time", some[i], result.by_processor_time, 0.95);
     }
 }
 

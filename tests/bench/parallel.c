@@ -21,6 +21,11 @@ struct order {
     int64_t begin, end; /* monotonic nanoseconds, the same clock in all processes; threads 0: go home */
 };
 
+/* Messages a second of the clock, and of processor time: they part where other programs take the processors. */
+struct rate {
+    double wall, processor;
+};
+
 struct worker {
     pid_t pid;
     int orders, answers;
@@ -30,10 +35,10 @@ struct parallel {
     struct worker workers[WORKERS]; /* two that work alone, one with two threads */
 };
 
-static int64_t now_ns(void)
+static int64_t read_ns(clockid_t clock)
 {
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(clock, &now);
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
@@ -43,12 +48,17 @@ static void die(const char *what)
     exit(1);
 }
 
+static int64_t now_ns(void)
+{
+    return read_ns(CLOCK_MONOTONIC);
+}
+
 /* ---- inside a worker ---- */
 
 struct hand {
     _Alignas(128) struct bench_stream stream;
     struct order order;
-    double rate;
+    struct rate rate;
 };
 
 static void *work(void *argument)
@@ -57,17 +67,29 @@ static void *work(void *argument)
     uint64_t messages = 0, step = 65536 / (hand->order.size + 512) + 1;
     while (now_ns() < hand->order.begin)
         continue;
-    int64_t begin = now_ns(), end = begin;
-    for (; end < hand->order.end; end = now_ns(), messages += step)
+    int64_t begin = now_ns(), end, used = read_ns(CLOCK_THREAD_CPUTIME_ID);
+    /* At least once: on a busy machine the time may be over already. */
+    do {
         bench_envelope(&hand->stream, hand->order.size, step);
-    hand->rate = (double)messages * 1e9 / (double)(end - begin);
+        messages += step;
+        end = now_ns();
+    } while (end < hand->order.end);
+    used = read_ns(CLOCK_THREAD_CPUTIME_ID) - used;
+    hand->rate.wall = (double)messages * 1e9 / (double)(end - begin);
+    hand->rate.processor = (double)messages * 1e9 / (double)used;
     return NULL;
 }
 
-static double obey(struct hand *hands, const struct order *order)
+static void add(struct rate *sum, const struct rate *rate)
+{
+    sum->wall += rate->wall;
+    sum->processor += rate->processor;
+}
+
+static struct rate obey(struct hand *hands, const struct order *order)
 {
     pthread_t threads[THREADS_MAX];
-    double rate = 0;
+    struct rate rate = {0, 0};
     for (size_t i = 0; i < order->threads; i++) {
         hands[i].order = *order;
         if (pthread_create(&threads[i], NULL, work, &hands[i]) != 0)
@@ -75,7 +97,7 @@ static double obey(struct hand *hands, const struct order *order)
     }
     for (size_t i = 0; i < order->threads; i++) {
         pthread_join(threads[i], NULL);
-        rate += hands[i].rate;
+        add(&rate, &hands[i].rate);
     }
     return rate;
 }
@@ -88,7 +110,7 @@ static void worker_main(const char *modules, const char *config, int orders, int
     for (int i = 0; i < THREADS_MAX; i++)
         bench_stream_new(&hands[i].stream, cipher, true);
     /* The first message logs in to the token; workers do that one after the other. */
-    double rate = 0;
+    struct rate rate = {0, 0};
     bench_envelope(&hands[0].stream, 16, 1);
     for (;;) {
         if (write(answers, &rate, sizeof rate) != sizeof rate || read(orders, &order, sizeof order) != sizeof order ||
@@ -100,9 +122,9 @@ static void worker_main(const char *modules, const char *config, int orders, int
 
 /* ---- outside ---- */
 
-static double answer(const struct worker *worker)
+static struct rate answer(const struct worker *worker)
 {
-    double rate;
+    struct rate rate;
     if (read(worker->answers, &rate, sizeof rate) != sizeof rate)
         die("bench: a worker ended");
     return rate;
@@ -155,36 +177,43 @@ void parallel_free(struct parallel *parallel)
     free(parallel);
 }
 
-static double run(struct worker *workers, size_t count, size_t threads, int64_t duration, size_t size)
+static struct rate run(struct worker *workers, size_t count, size_t threads, int64_t duration, size_t size)
 {
     /* Far enough ahead that all have heard. */
     struct order order = {threads, size, now_ns() + 1000000, 0};
     order.end = order.begin + duration * 1000;
-    double rate = 0;
+    struct rate rate = {0, 0};
     for (size_t i = 0; i < count; i++)
         if (write(workers[i].orders, &order, sizeof order) != sizeof order)
             die("bench: a worker ended");
-    for (size_t i = 0; i < count; i++)
-        rate += answer(&workers[i]);
+    for (size_t i = 0; i < count; i++) {
+        struct rate one = answer(&workers[i]);
+        add(&rate, &one);
+    }
     return rate;
 }
 
 void parallel_measure(struct parallel *parallel, size_t rounds, int64_t duration, size_t size,
                       struct parallel_result *result)
 {
-    double one[ROUNDS_MAX], threads[ROUNDS_MAX], processes[ROUNDS_MAX], ratios[ROUNDS_MAX];
+    double one[ROUNDS_MAX], threads[ROUNDS_MAX], processes[ROUNDS_MAX], ratios[ROUNDS_MAX], processor[ROUNDS_MAX];
     for (size_t i = 0; i < rounds; i++) {
-        one[i] = run(&parallel->workers[0], 1, 1, duration, size);
+        struct rate together = {0, 0}, apart;
         bool turn = i % 2;
+        one[i] = run(&parallel->workers[0], 1, 1, duration, size).wall;
         if (turn)
-            threads[i] = run(&parallel->workers[2], 1, 2, duration, size);
-        processes[i] = run(parallel->workers, 2, 1, duration, size);
+            together = run(&parallel->workers[2], 1, 2, duration, size);
+        apart = run(parallel->workers, 2, 1, duration, size);
         if (!turn)
-            threads[i] = run(&parallel->workers[2], 1, 2, duration, size);
-        ratios[i] = threads[i] / processes[i];
+            together = run(&parallel->workers[2], 1, 2, duration, size);
+        threads[i] = together.wall;
+        processes[i] = apart.wall;
+        ratios[i] = together.wall / apart.wall;
+        processor[i] = together.processor / apart.processor;
     }
     result->one_thread = median(one, rounds);
     result->two_threads = median(threads, rounds);
     result->two_processes = median(processes, rounds);
     result->threads_to_processes = median(ratios, rounds);
+    result->by_processor_time = median(processor, rounds);
 }

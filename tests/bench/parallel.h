@@ -14,6 +14,7 @@ struct parallel;
 struct parallel_result {
     double one_thread, two_threads, two_processes; /* messages a second in all; medians */
     double threads_to_processes;                   /* median of the ratios within a round */
+    double by_processor_time;                      /* the same, of messages per processor second */
 };
 
 /* Forks three workers: call it before the process loads a provider. Exits on failure. */
