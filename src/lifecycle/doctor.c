@@ -413,7 +413,7 @@ static void check_program(struct lifecycle_diagnosis *diagnosis, const char *nam
     else if (category == DOCTOR_PROBE_NOT_ACTIVATED)
         fail(diagnosis, name, ENVELOPE_E_CONFIG, "Add activate = 1 to the provider's section.",
              "%s names the provider, but does not activate it", subject);
-    else if (category == 0)
+    else if (category == 0 || category == DOCTOR_PROBE_GOOD)
         fail(diagnosis, name, ENVELOPE_E_INTERNAL, NULL, "%s: a program ended with status %d and said: %.200s", subject,
              WEXITSTATUS(probe.status), probe.output);
     else

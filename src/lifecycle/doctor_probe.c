@@ -74,9 +74,12 @@ static int round_trip(OSSL_LIB_CTX *libctx)
 static int probe_module(void)
 {
     OSSL_LIB_CTX *libctx = OSSL_LIB_CTX_new();
-    if (!libctx || !OSSL_PROVIDER_load(libctx, "envelope"))
-        return report(DOCTOR_PROBE_LOAD);
-    return round_trip(libctx);
+    OSSL_PROVIDER *provider = libctx ? OSSL_PROVIDER_load(libctx, "envelope") : NULL;
+    int status = provider ? round_trip(libctx) : report(DOCTOR_PROBE_LOAD);
+    if (provider)
+        OSSL_PROVIDER_unload(provider);
+    OSSL_LIB_CTX_free(libctx);
+    return status;
 }
 
 /* What the configuration file says under the provider's name, in a configuration of its own; NULL: nothing. */
@@ -114,9 +117,13 @@ static int report_absence(void)
     const char *module = NCONF_get_string(conf, section, "module");
     ERR_pop_to_mark();
     OSSL_LIB_CTX *libctx = OSSL_LIB_CTX_new();
-    bool loads = libctx && OSSL_PROVIDER_load(libctx, module ? module : "envelope");
+    OSSL_PROVIDER *provider = libctx ? OSSL_PROVIDER_load(libctx, module ? module : "envelope") : NULL;
+    int status = report(provider ? DOCTOR_PROBE_NOT_ACTIVATED : DOCTOR_PROBE_LOAD);
+    if (provider)
+        OSSL_PROVIDER_unload(provider);
+    OSSL_LIB_CTX_free(libctx);
     NCONF_free(conf);
-    return report(loads ? DOCTOR_PROBE_NOT_ACTIVATED : DOCTOR_PROBE_LOAD);
+    return status;
 }
 
 /* As every program does that knows nothing of us: by openssl.cnf. */
