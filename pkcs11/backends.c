@@ -2,5 +2,6 @@
 
 const struct backend *const backends_known[] = {
     &aws_backend,
+    &bao_backend,
     NULL,
 };

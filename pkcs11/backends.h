@@ -7,5 +7,6 @@
 extern const struct backend *const backends_known[]; /* NULL-terminated */
 
 extern const struct backend aws_backend;
+extern const struct backend bao_backend;
 
 #endif
