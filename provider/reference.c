@@ -16,7 +16,6 @@
 
 #include "base/error.h"
 #include "base/libctx.h"
-#include "base/secmem.h"
 
 /* ---- errors ---- */
 
@@ -26,7 +25,7 @@
  */
 enum { REASON_MAX = 255 };
 static ERR_STRING_DATA reasons[REASON_MAX + 1];
-static ERR_STRING_DATA library_name[] = {{0, "Envelope"}, {0, NULL}};
+static ERR_STRING_DATA library_name[] = {{0, "envelope"}, {0, NULL}};
 static pthread_once_t reasons_once = PTHREAD_ONCE_INIT;
 static int error_library;
 
@@ -55,13 +54,26 @@ static int refuse_at(const struct reference_cipher *cipher, envelope_status stat
     return 0;
 }
 
+/* Refuse an init: nothing may be encrypted in this context until another succeeds. */
+#define refuse_init(cipher, ctx, status) refuse_init_at((cipher), (ctx), (status), OPENSSL_LINE, OPENSSL_FUNC)
+static int refuse_init_at(const struct reference_cipher *cipher, void *ctx, envelope_status status, int line,
+                          const char *function)
+{
+    refuse_at(cipher, status, line, function);
+    bool made;
+    struct reference_context *context = reference_context_claim(ctx, &made);
+    if (context)
+        context->refused = true;
+    return 0;
+}
+
 /* ---- recognising ---- */
 
 enum { PREFIX_SIZE = 6, REFERENCE_VERSION = 1 };
 enum looks { LOOKS_RAW, LOOKS_BINARY, LOOKS_HEX, LOOKS_BASE64 };
 
 /* Also a reference in its printed form: cut to a cipher's key size, those bytes would be just as public. */
-static inline enum looks look_at(const unsigned char *key, size_t length)
+static enum looks look_at(const unsigned char *key, size_t length)
 {
     static const char binary[] = "ENVREF", hex[] = "454e56524546", base64[] = "RU5WUkVG";
     static const char sql[] = "\\x454e565245", laravel[] = "base64:RU5WU";
@@ -130,8 +142,9 @@ static int raw_init(struct reference_cipher *cipher, bool encrypt, void *ctx, co
 {
     if (cipher->raw == REFERENCE_RAW_DENY && !libctx_inside()) {
         atomic_fetch_add_explicit(&cipher->set->raw_keys, 1, memory_order_relaxed);
-        return refuse(cipher, error_raise(ENVELOPE_E_NOT_A_KEY, "a raw key was given where only a key reference is "
-                                                                "allowed (raw-keys in openssl.cnf)"));
+        return refuse_init(cipher, ctx,
+                           error_raise(ENVELOPE_E_NOT_A_KEY, "a raw key was given where only a key reference is "
+                                                             "allowed (raw-keys in openssl.cnf)"));
     }
     if (cipher->raw == REFERENCE_RAW_WARN && !libctx_inside())
         warn_raw(cipher);
@@ -162,19 +175,7 @@ static void shield(const void *ctx)
     }
     /* malloc_usable_size() only reads. */
     void *memory = (void *)(uintptr_t)ctx; /* NOLINT(performance-no-int-to-ptr) */
-    secmem_shield(ctx, plain == PLAIN ? malloc_usable_size(memory) : SIZE_UNKNOWN);
-}
-
-static int inner_init_with_dek(const struct reference_cipher *cipher, bool encrypt, void *ctx,
-                               const struct reference_init *init, const struct keyring_lease *lease)
-{
-    uint8_t *dek = reference_thread_dek();
-    envelope_status status = dek ? keyring_lease_dek(lease, dek) : error_status();
-    if (status != ENVELOPE_OK)
-        return refuse(cipher, status);
-    int done = inner_init(cipher, encrypt, ctx, init, dek);
-    secmem_wipe(dek, HSM_DEK_SIZE);
-    return done;
+    reference_thread_shield(ctx, plain == PLAIN ? malloc_usable_size(memory) : SIZE_UNKNOWN);
 }
 
 /* Does init() with params set up IVs made by the cipher itself? */
@@ -202,28 +203,29 @@ static int reference_key_init(const struct reference_cipher *cipher, bool encryp
 {
     envelope_status status = check_usable(cipher, init->key, init->keylen, looks);
     if (status != ENVELOPE_OK)
-        return refuse(cipher, status);
+        return refuse_init(cipher, ctx, status);
     if (makes_own_ivs(init->params))
         return refuse_own_ivs(cipher);
-    struct keyring_lease *lease;
-    status = reference_thread_begin(cipher->set->ring, init->key, 0, encrypt, &lease);
+    const struct reference_hold *hold;
+    status = reference_thread_begin(cipher->set->ring, init->key, 0, encrypt, &hold);
     if (status != ENVELOPE_OK)
-        return refuse(cipher, status);
-    struct reference_context *context = reference_context_find(ctx);
-    bool known = context != NULL;
-    if (!context && !(context = reference_context_claim(ctx)))
-        return refuse(cipher, error_status());
+        return refuse_init(cipher, ctx, status);
+    bool made;
+    struct reference_context *context = reference_context_claim(ctx, &made);
+    if (!context)
+        return refuse_init(cipher, ctx, error_status());
     int done;
-    if (is_keyed(context, encrypt, lease->dek_id)) {
+    if (is_keyed(context, encrypt, hold->dek_id)) {
         done = inner_init(cipher, encrypt, ctx, init, NULL);
     } else {
-        if (!known)
+        if (made)
             shield(ctx);
         context->current = false;
-        context->dek_id = lease->dek_id;
-        done = inner_init_with_dek(cipher, encrypt, ctx, init, lease);
+        context->dek_id = hold->dek_id;
+        done = inner_init(cipher, encrypt, ctx, init, hold->dek);
     }
     context->current = done != 0;
+    context->refused = false;
     context->encrypt = encrypt;
     /* A key without an IV: the IV follows, and both are one message. */
     context->counted = encrypt && cipher->has_iv && !init->iv;
@@ -236,20 +238,35 @@ static int same_key_init(const struct reference_cipher *cipher, bool encrypt, vo
 {
     if (makes_own_ivs(init->params))
         return refuse_own_ivs(cipher);
+    if (context->dek_id == 0)
+        return refuse_init(cipher, ctx,
+                           error_raise(ENVELOPE_E_CONTEXT_STATE, "the context has no key: the one given to "
+                                                                 "it was refused"));
     bool counts = encrypt && !context->counted;
-    struct keyring_lease *lease;
+    const struct reference_hold *hold;
     envelope_status status = cipher->set->ring
-                                 ? reference_thread_begin(cipher->set->ring, NULL, context->dek_id, counts, &lease)
+                                 ? reference_thread_begin(cipher->set->ring, NULL, context->dek_id, counts, &hold)
                                  : error_raise(ENVELOPE_E_INTERNAL, "a context lost its keyring");
     if (status != ENVELOPE_OK)
-        return refuse(cipher, status);
+        return refuse_init(cipher, ctx, status);
     if (init->iv || !encrypt)
         context->counted = false;
+    context->refused = false;
     int done = inner_init(cipher, encrypt, ctx, init, NULL);
     if (context->encrypt != encrypt || !done)
         context->current = false;
     context->encrypt = encrypt;
     return done;
+}
+
+/* First bytes that look_at() has to look at. */
+static const bool suspicious[256] = {['E'] = true, ['4'] = true, ['R'] = true, ['b'] = true, ['\\'] = true};
+
+bool reference_passes(const struct reference_cipher *cipher, const void *ctx, const unsigned char *key)
+{
+    if (key && (suspicious[key[0]] || cipher->raw != REFERENCE_RAW_ALLOW))
+        return false;
+    return !reference_context_find(ctx);
 }
 
 int reference_init(struct reference_cipher *cipher, bool encrypt, void *ctx, const struct reference_init *init)
@@ -260,6 +277,7 @@ int reference_init(struct reference_cipher *cipher, bool encrypt, void *ctx, con
                                   : reference_key_init(cipher, encrypt, ctx, init, looks);
     }
     struct reference_context *context = reference_context_find(ctx);
+    /* init(NULL, NULL) on a context that never had a key is how many programs begin. */
     return context ? same_key_init(cipher, encrypt, ctx, init, context) : inner_init(cipher, encrypt, ctx, init, NULL);
 }
 
@@ -276,7 +294,8 @@ void *reference_dupctx(const struct reference_cipher *cipher, void *ctx)
     const struct reference_context *from = copy ? reference_context_find(ctx) : NULL;
     if (!from)
         return copy;
-    struct reference_context *to = reference_context_claim(copy);
+    bool made;
+    struct reference_context *to = reference_context_claim(copy, &made);
     if (!to) {
         (void)refuse(cipher, error_status());
         cipher->freectx(copy);
@@ -286,5 +305,6 @@ void *reference_dupctx(const struct reference_cipher *cipher, void *ctx)
     to->dek_id = from->dek_id;
     to->current = from->current;
     to->encrypt = from->encrypt;
+    to->refused = from->refused;
     return copy;
 }

@@ -57,6 +57,8 @@ struct reference_cipher {
     OSSL_FUNC_cipher_dupctx_fn *dupctx;
     OSSL_FUNC_cipher_encrypt_init_fn *encrypt_init;
     OSSL_FUNC_cipher_decrypt_init_fn *decrypt_init;
+    OSSL_FUNC_cipher_update_fn *update;
+    OSSL_FUNC_cipher_cipher_fn *cipher;
     OSSL_FUNC_cipher_set_ctx_params_fn *set_ctx_params;
 #ifdef OSSL_FUNC_CIPHER_ENCRYPT_SKEY_INIT
     OSSL_FUNC_cipher_encrypt_skey_init_fn *encrypt_skey_init;
@@ -75,6 +77,8 @@ struct reference_init {
 };
 
 /* ---- reference.c: what the functions of a decorated table do ---- */
+/* True for an init that concerns nobody here: a raw key where those are allowed, on a context that is none of ours. */
+bool reference_passes(const struct reference_cipher *cipher, const void *ctx, const unsigned char *key);
 int reference_init(struct reference_cipher *cipher, bool encrypt, void *ctx, const struct reference_init *init);
 int reference_set_ctx_params(const struct reference_cipher *cipher, void *ctx, const OSSL_PARAM params[]);
 void *reference_dupctx(const struct reference_cipher *cipher, void *ctx);
@@ -86,23 +90,74 @@ struct reference_context {
     bool current; /* the context's key schedule is this DEK's, in this direction; else re-key it */
     bool encrypt;
     bool counted; /* a message is counted that has not begun */
+    bool refused; /* the last init was */
 };
+
+/* Entries in a bucket of one cache line; more of them follow where that is not enough. */
+enum { REFERENCE_BUCKET_BITS = 10, REFERENCE_WAYS = 3 };
+struct reference_block {
+    struct reference_context ways[REFERENCE_WAYS];
+    _Atomic(struct reference_block *) next;
+};
+extern struct reference_block reference_buckets[1 << REFERENCE_BUCKET_BITS];
+
+static inline struct reference_block *reference_bucket(const void *ctx)
+{
+    /* Fibonacci hashing: addresses from malloc() are alike in their low and in their high bits. */
+    uint64_t hash = (uint64_t)(uintptr_t)ctx * UINT64_C(0x9e3779b97f4a7c15);
+    return &reference_buckets[hash >> (64 - REFERENCE_BUCKET_BITS)];
+}
+
 /* NULL: not one of ours. A context is used by one thread at a time, and so is what is found here. */
-struct reference_context *reference_context_find(const void *ctx);
-/* Found, or made empty. NULL with the error raised. */
-struct reference_context *reference_context_claim(void *ctx);
-void reference_context_forget(struct reference_context *context);
+static inline struct reference_context *reference_context_find(const void *ctx)
+{
+    for (struct reference_block *block = reference_bucket(ctx); block;
+         block = atomic_load_explicit(&block->next, memory_order_acquire))
+        for (unsigned i = 0; i < REFERENCE_WAYS; i++)
+            if (atomic_load_explicit(&block->ways[i].ctx, memory_order_relaxed) == ctx)
+                return ctx ? &block->ways[i] : NULL;
+    return NULL;
+}
+
+/*
+ * Some ciphers of OpenSSL do not check that they have a key: after an init that was refused, ChaCha20-Poly1305 encrypts
+ * under a key of zeros. A program that overlooks the failure must not get that far.
+ */
+static inline bool reference_context_is_refused(const void *ctx)
+{
+    const struct reference_context *context = reference_context_find(ctx);
+    return context && context->refused;
+}
+
+/* Found, or made empty (*made). NULL with the error raised. */
+struct reference_context *reference_context_claim(void *ctx, bool *made);
+static inline void reference_context_forget(struct reference_context *context)
+{
+    if (context)
+        atomic_store_explicit(&context->ctx, NULL, memory_order_release);
+}
 
 /* ---- reference_thread.c ---- */
 
-/* This thread's memory for a DEK on its way into a cipher: locked, and empty between inits. NULL, error raised. */
-uint8_t *reference_thread_dek(void);
+/* A DEK that this thread holds on to. */
+struct reference_hold {
+    keyring *ring; /* NULL: free */
+    uint32_t dek_id;
+    bool from_bytes; /* bytes are the reference that gave dek_id */
+    uint8_t bytes[REFERENCE_SIZE];
+    struct keyring_lease lease;
+    uint8_t *dek;        /* the lease's, in locked memory of this thread; zeros when there is no lease */
+    int64_t begun;       /* the tick of the clock in which the keyring was asked last; 0: ask */
+    uint64_t generation; /* fork_generation() then */
+};
 /*
- * This thread's lease for reference bytes, or (bytes NULL) for a DEK id that a context holds, begun for one more
- * message if counted. It lasts until the thread asks for another.
+ * This thread's hold for reference bytes, or (bytes NULL) for a DEK id that a context has, begun for one more message
+ * if counted. Good until the thread asks for another.
  */
-envelope_status reference_thread_begin(keyring *ring, const uint8_t bytes[REFERENCE_SIZE], uint32_t dek_id,
-                                       bool counted, struct keyring_lease **lease);
+envelope_status reference_thread_begin(keyring *ring, const uint8_t *bytes, uint32_t dek_id, bool counted,
+                                       const struct reference_hold **hold);
+/* secmem_shield(), once in a tick for what was shielded already: contexts come and go at the same place. */
+void reference_thread_shield(const void *ctx, size_t size);
 /* End this thread's leases of a ring. */
 void reference_thread_end(const keyring *ring);
 

@@ -30,6 +30,8 @@ static struct reference_cipher pool[POOL];
     static OSSL_FUNC_cipher_dupctx_fn dupctx_##n;                                                                      \
     static OSSL_FUNC_cipher_encrypt_init_fn encrypt_init_##n;                                                          \
     static OSSL_FUNC_cipher_decrypt_init_fn decrypt_init_##n;                                                          \
+    static OSSL_FUNC_cipher_update_fn update_##n;                                                                      \
+    static OSSL_FUNC_cipher_cipher_fn cipher_##n;                                                                      \
     static OSSL_FUNC_cipher_set_ctx_params_fn set_ctx_params_##n;                                                      \
     static void *newctx_##n(void *provctx)                                                                             \
     {                                                                                                                  \
@@ -48,12 +50,26 @@ static struct reference_cipher pool[POOL];
     static int encrypt_init_##n(void *ctx, const unsigned char *key, size_t keylen, const unsigned char *iv,           \
                                 size_t ivlen, const OSSL_PARAM params[])                                               \
     {                                                                                                                  \
+        if (reference_passes(&pool[n], ctx, key))                                                                      \
+            return pool[n].encrypt_init(ctx, key, keylen, iv, ivlen, params);                                          \
         return reference_init(&pool[n], true, ctx, &(struct reference_init){key, keylen, iv, ivlen, params});          \
     }                                                                                                                  \
     static int decrypt_init_##n(void *ctx, const unsigned char *key, size_t keylen, const unsigned char *iv,           \
                                 size_t ivlen, const OSSL_PARAM params[])                                               \
     {                                                                                                                  \
+        if (reference_passes(&pool[n], ctx, key))                                                                      \
+            return pool[n].decrypt_init(ctx, key, keylen, iv, ivlen, params);                                          \
         return reference_init(&pool[n], false, ctx, &(struct reference_init){key, keylen, iv, ivlen, params});         \
+    }                                                                                                                  \
+    static int update_##n(void *ctx, unsigned char *out, size_t *outl, size_t outsize, const unsigned char *in,        \
+                          size_t inl)                                                                                  \
+    {                                                                                                                  \
+        return reference_context_is_refused(ctx) ? 0 : pool[n].update(ctx, out, outl, outsize, in, inl);               \
+    }                                                                                                                  \
+    static int cipher_##n(void *ctx, unsigned char *out, size_t *outl, size_t outsize, const unsigned char *in,        \
+                          size_t inl)                                                                                  \
+    {                                                                                                                  \
+        return reference_context_is_refused(ctx) ? 0 : pool[n].cipher(ctx, out, outl, outsize, in, inl);               \
     }                                                                                                                  \
     static int set_ctx_params_##n(void *ctx, const OSSL_PARAM params[])                                                \
     {                                                                                                                  \
@@ -88,9 +104,13 @@ struct thunks {
     OSSL_FUNC_cipher_dupctx_fn *dupctx;
     OSSL_FUNC_cipher_encrypt_init_fn *encrypt_init;
     OSSL_FUNC_cipher_decrypt_init_fn *decrypt_init;
+    OSSL_FUNC_cipher_update_fn *update;
+    OSSL_FUNC_cipher_cipher_fn *cipher;
     OSSL_FUNC_cipher_set_ctx_params_fn *set_ctx_params;
 };
-#define THUNKS_ENTRY(n) {newctx_##n, freectx_##n, dupctx_##n, encrypt_init_##n, decrypt_init_##n, set_ctx_params_##n},
+#define THUNKS_ENTRY(n)                                                                                                \
+    {newctx_##n,       freectx_##n, dupctx_##n, encrypt_init_##n,                                                      \
+     decrypt_init_##n, update_##n,  cipher_##n, set_ctx_params_##n},
 static const struct thunks thunks[] = {EACH(THUNKS_ENTRY)};
 _Static_assert(sizeof thunks / sizeof thunks[0] == POOL, "one set of functions for each number");
 
@@ -193,9 +213,18 @@ static bool known_cipher(const void *context, const char *name, size_t length, b
 
 #define AS_DISPATCH(function) ((void (*)(void))(function))
 
-/* Note the original and put ours in its place. */
-static void replace(struct reference_cipher *cipher, const struct thunks *ours, bool guards_ivs, OSSL_DISPATCH *entry)
+/* Without a key, these encrypt under zeros (ChaCha20-Poly1305) or crash, where the others fail. */
+static bool forgets_key(const struct reference_cipher *cipher, const struct shape *shape)
 {
+    return shape->mode == EVP_CIPH_WRAP_MODE || strstr(cipher->name, "-CTS") ||
+           strncmp(cipher->name, "ChaCha20", 8) == 0;
+}
+
+/* Note the original and put ours in its place. */
+static void replace(struct reference_cipher *cipher, const struct thunks *ours, const struct shape *shape,
+                    OSSL_DISPATCH *entry)
+{
+    bool takes = cipher->use == REFERENCE_TAKEN;
     switch (entry->function_id) {
     case OSSL_FUNC_CIPHER_NEWCTX:
         cipher->newctx = OSSL_FUNC_cipher_newctx(entry);
@@ -203,13 +232,11 @@ static void replace(struct reference_cipher *cipher, const struct thunks *ours, 
         break;
     case OSSL_FUNC_CIPHER_FREECTX:
         cipher->freectx = OSSL_FUNC_cipher_freectx(entry);
-        if (cipher->use == REFERENCE_TAKEN)
-            entry->function = AS_DISPATCH(ours->freectx);
+        entry->function = AS_DISPATCH(ours->freectx);
         break;
     case OSSL_FUNC_CIPHER_DUPCTX:
         cipher->dupctx = OSSL_FUNC_cipher_dupctx(entry);
-        if (cipher->use == REFERENCE_TAKEN)
-            entry->function = AS_DISPATCH(ours->dupctx);
+        entry->function = AS_DISPATCH(ours->dupctx);
         break;
     case OSSL_FUNC_CIPHER_ENCRYPT_INIT:
         cipher->encrypt_init = OSSL_FUNC_cipher_encrypt_init(entry);
@@ -219,9 +246,19 @@ static void replace(struct reference_cipher *cipher, const struct thunks *ours, 
         cipher->decrypt_init = OSSL_FUNC_cipher_decrypt_init(entry);
         entry->function = AS_DISPATCH(ours->decrypt_init);
         break;
+    case OSSL_FUNC_CIPHER_UPDATE:
+        cipher->update = OSSL_FUNC_cipher_update(entry);
+        if (forgets_key(cipher, shape))
+            entry->function = AS_DISPATCH(ours->update);
+        break;
+    case OSSL_FUNC_CIPHER_CIPHER:
+        cipher->cipher = OSSL_FUNC_cipher_cipher(entry);
+        if (forgets_key(cipher, shape))
+            entry->function = AS_DISPATCH(ours->cipher);
+        break;
     case OSSL_FUNC_CIPHER_SET_CTX_PARAMS:
         cipher->set_ctx_params = OSSL_FUNC_cipher_set_ctx_params(entry);
-        if (guards_ivs)
+        if (takes && shape->aead)
             entry->function = AS_DISPATCH(ours->set_ctx_params);
         break;
     default:
@@ -254,7 +291,7 @@ static envelope_status cipher_make(unsigned number, struct provider_references *
         if (count == REFERENCE_TABLE_MAX - 1)
             return error_raise(ENVELOPE_E_INTERNAL, "%s: a dispatch table larger than expected", cipher->name);
         cipher->table[count] = *at;
-        replace(cipher, &thunks[number], shape.aead && cipher->use == REFERENCE_TAKEN, &cipher->table[count++]);
+        replace(cipher, &thunks[number], &shape, &cipher->table[count++]);
     }
     if (!cipher->newctx || !cipher->freectx || !cipher->encrypt_init || !cipher->decrypt_init)
         return error_raise(ENVELOPE_E_CRYPTO, "%s: OpenSSL's provider offers no complete cipher", cipher->name);

@@ -1,36 +1,39 @@
 /*
- * What a thread keeps between inits: leases of the last few DEKs it used references to, so that an init with one of
- * them costs no more than a comparison, and a page of locked memory in which a DEK is handed to the cipher.
+ * What a thread keeps between inits: a lease and the bytes of the last few DEKs it used references to, so that an init
+ * with one of them costs a comparison and a look at the clock.
+ *
+ * The keyring is asked once in a tick of the coarse clock (a few milliseconds), not for every message; so a suspension
+ * or rotation is seen that much later than `refresh` says. Messages are counted one by one all the same, from what the
+ * lease was given.
  */
-#include "reference.h"
-
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/fork.h"
 #include "base/secmem.h"
 #include "keyname.h"
+#include "reference.h"
 
 _Static_assert(REFERENCE_SIZE == (int)KEYNAME_SIZE && REFERENCE_SIZE == (int)HSM_DEK_SIZE,
                "a reference stands where a DEK goes");
 
-enum { LEASES = 4 };
-
-struct held {
-    keyring *ring; /* NULL: free */
-    uint32_t dek_id;
-    bool from_bytes; /* bytes are the reference that gave dek_id */
-    uint8_t bytes[REFERENCE_SIZE];
-    struct keyring_lease lease;
-};
+enum { HOLDS = 4, SHIELDED = 8 };
 
 struct thread {
-    struct held held[LEASES];
+    struct reference_hold holds[HOLDS];
+    struct reference_hold *last;
     unsigned next; /* to be replaced */
-    uint8_t *dek;
-    uint64_t generation; /* a forked child's dek page is not locked any more */
+    int64_t now;   /* of the last begin */
+    struct {
+        const void *ctx;
+        size_t size;
+        int64_t at;
+    } shielded[SHIELDED];
+    uint8_t *deks;       /* locked, HOLDS of them */
+    uint64_t generation; /* a forked child's page is not locked any more */
 };
 
 static _Thread_local struct thread *mine;
@@ -38,19 +41,27 @@ static pthread_key_t at_exit;
 static pthread_once_t at_exit_once = PTHREAD_ONCE_INIT;
 static bool at_exit_made;
 
-static void held_end(struct held *held)
+static void hold_forget_dek(struct reference_hold *hold)
 {
-    if (held->ring)
-        keyring_lease_end(held->ring, &held->lease);
-    memset(held, 0, sizeof *held);
+    hold->begun = 0;
+    if (hold->dek)
+        secmem_wipe(hold->dek, HSM_DEK_SIZE);
+}
+
+static void hold_end(struct reference_hold *hold)
+{
+    if (hold->ring)
+        keyring_lease_end(hold->ring, &hold->lease);
+    hold_forget_dek(hold);
+    memset(hold, 0, sizeof *hold);
 }
 
 static void thread_free(void *memory)
 {
     struct thread *thread = memory;
-    for (unsigned i = 0; i < LEASES; i++)
-        held_end(&thread->held[i]);
-    secmem_free(thread->dek);
+    for (unsigned i = 0; i < HOLDS; i++)
+        hold_end(&thread->holds[i]);
+    secmem_free(thread->deks);
     free(thread);
     mine = NULL;
 }
@@ -69,83 +80,149 @@ static struct thread *thread_make(void)
         error_raise(ENVELOPE_E_NO_MEMORY, "out of memory for a thread's data keys");
         return NULL;
     }
+    made->last = &made->holds[0];
     mine = made;
     return made;
 }
 
-uint8_t *reference_thread_dek(void)
+/* The page for the DEKs, locked in this process. */
+static envelope_status thread_lock(struct thread *thread)
 {
-    struct thread *thread = mine ? mine : thread_make();
-    if (!thread)
-        return NULL;
     uint64_t generation = fork_generation();
-    if (thread->dek && thread->generation == generation)
-        return thread->dek;
-    secmem_free(thread->dek);
-    thread->dek = secmem_alloc(HSM_DEK_SIZE);
+    if (thread->deks && thread->generation == generation)
+        return ENVELOPE_OK;
+    secmem_free(thread->deks);
+    for (unsigned i = 0; i < HOLDS; i++) {
+        thread->holds[i].begun = 0;
+        thread->holds[i].dek = NULL;
+    }
+    thread->deks = secmem_alloc((size_t)HOLDS * HSM_DEK_SIZE);
     thread->generation = generation;
-    return thread->dek;
+    return thread->deks ? ENVELOPE_OK : error_status();
 }
 
-static struct held *held_find(struct thread *thread, keyring *ring, const uint8_t *bytes, uint32_t dek_id)
+static inline bool hold_is(const struct reference_hold *hold, const keyring *ring, const uint8_t *bytes,
+                           uint32_t dek_id)
 {
-    for (unsigned i = 0; i < LEASES; i++) {
-        struct held *held = &thread->held[i];
-        if (held->ring != ring)
-            continue;
-        bool same =
-            bytes ? held->from_bytes && memcmp(held->bytes, bytes, REFERENCE_SIZE) == 0 : held->dek_id == dek_id;
-        if (same)
-            return held;
-    }
+    if (hold->ring != ring)
+        return false;
+    return bytes ? hold->from_bytes && memcmp(hold->bytes, bytes, REFERENCE_SIZE) == 0 : hold->dek_id == dek_id;
+}
+
+static struct reference_hold *hold_find(struct thread *thread, const keyring *ring, const uint8_t *bytes,
+                                        uint32_t dek_id)
+{
+    for (unsigned i = 0; i < HOLDS; i++)
+        if (hold_is(&thread->holds[i], ring, bytes, dek_id))
+            return &thread->holds[i];
     return NULL;
 }
 
 /* A reference not seen lately: check it, and make room. What it says does not change, so it is checked once. */
-static envelope_status held_add(struct thread *thread, keyring *ring, const uint8_t *bytes, uint32_t dek_id,
-                                struct held **added)
+static envelope_status hold_add(struct thread *thread, keyring *ring, const uint8_t *bytes, uint32_t dek_id,
+                                struct reference_hold **added)
 {
     if (bytes) {
         envelope_status status = provider_keyname_reference(ring, bytes, &dek_id);
         if (status != ENVELOPE_OK)
             return status;
     }
-    struct held *held = held_find(thread, ring, NULL, dek_id);
-    if (!held) {
-        held = &thread->held[thread->next];
-        thread->next = (thread->next + 1) % LEASES;
-        held_end(held);
-        held->ring = ring;
-        held->dek_id = dek_id;
+    struct reference_hold *hold = hold_find(thread, ring, NULL, dek_id);
+    if (!hold) {
+        hold = &thread->holds[thread->next];
+        thread->next = (thread->next + 1) % HOLDS;
+        hold_end(hold);
+        hold->ring = ring;
+        hold->dek_id = dek_id;
     }
     if (bytes) {
-        memcpy(held->bytes, bytes, REFERENCE_SIZE);
-        held->from_bytes = true;
+        memcpy(hold->bytes, bytes, REFERENCE_SIZE);
+        hold->from_bytes = true;
     }
-    *added = held;
+    *added = hold;
     return ENVELOPE_OK;
 }
 
-envelope_status reference_thread_begin(keyring *ring, const uint8_t bytes[REFERENCE_SIZE], uint32_t dek_id,
-                                       bool counted, struct keyring_lease **lease)
+/*
+ * The kernel zeroes the page in every forked child, also in one made behind pthread_atfork's back, where the generation
+ * says nothing.
+ */
+static inline bool is_zero(const uint8_t dek[HSM_DEK_SIZE])
 {
-    struct thread *thread = mine ? mine : thread_make();
-    if (!thread)
+    uint64_t any = 0;
+    for (size_t i = 0; i < HSM_DEK_SIZE; i += sizeof any) {
+        uint64_t word;
+        memcpy(&word, dek + i, sizeof word);
+        any |= word;
+    }
+    return any == 0;
+}
+
+static envelope_status hold_begin(struct thread *thread, struct reference_hold *hold, bool counted, int64_t now)
+{
+    envelope_status status = thread_lock(thread);
+    if (status == ENVELOPE_OK)
+        status = keyring_reference_begin(hold->ring, hold->dek_id, counted, &hold->lease);
+    if (status == ENVELOPE_OK) {
+        hold->dek = thread->deks + (size_t)(hold - thread->holds) * HSM_DEK_SIZE;
+        status = keyring_lease_dek(&hold->lease, hold->dek);
+    }
+    if (status != ENVELOPE_OK) {
+        keyring_lease_end(hold->ring, &hold->lease);
+        hold_forget_dek(hold);
+        return status;
+    }
+    hold->begun = now;
+    hold->generation = thread->generation;
+    return ENVELOPE_OK;
+}
+
+envelope_status reference_thread_begin(keyring *ring, const uint8_t *bytes, uint32_t dek_id, bool counted,
+                                       const struct reference_hold **found)
+{
+    struct thread *thread = mine;
+    if (!thread && !(thread = thread_make()))
         return error_status();
-    struct held *held = held_find(thread, ring, bytes, dek_id);
-    if (!held) {
-        envelope_status status = held_add(thread, ring, bytes, dek_id, &held);
+    struct reference_hold *hold = thread->last;
+    if (!hold_is(hold, ring, bytes, dek_id))
+        hold = hold_find(thread, ring, bytes, dek_id);
+    if (!hold) {
+        envelope_status status = hold_add(thread, ring, bytes, dek_id, &hold);
         if (status != ENVELOPE_OK)
             return status;
     }
-    *lease = &held->lease;
-    return keyring_reference_begin(ring, held->dek_id, counted, &held->lease);
+    thread->last = hold;
+    *found = hold;
+    int64_t now = clock_monotonic_coarse();
+    thread->now = now;
+    if (hold->begun == now && now != 0 && hold->generation == fork_generation() &&
+        (!counted || hold->lease.messages > 0) && !is_zero(hold->dek)) {
+        hold->lease.messages -= counted;
+        hold->lease.hits++;
+        return ENVELOPE_OK;
+    }
+    return hold_begin(thread, hold, counted, now);
+}
+
+void reference_thread_shield(const void *ctx, size_t size)
+{
+    struct thread *thread = mine;
+    size_t place = ((uintptr_t)ctx >> 6) % SHIELDED;
+    if (thread && thread->shielded[place].ctx == ctx && thread->shielded[place].size >= size &&
+        thread->shielded[place].at == thread->now)
+        return;
+    secmem_shield(ctx, size);
+    if (!thread)
+        return;
+    thread->shielded[place].ctx = ctx;
+    thread->shielded[place].size = size;
+    thread->shielded[place].at = thread->now;
 }
 
 void reference_thread_end(const keyring *ring)
 {
     struct thread *thread = mine;
-    for (unsigned i = 0; thread && ring && i < LEASES; i++)
-        if (thread->held[i].ring == ring)
-            held_end(&thread->held[i]);
+    for (unsigned i = 0; thread && ring && i < HOLDS; i++)
+        if (thread->holds[i].ring == ring)
+            hold_end(&thread->holds[i]);
 }
