@@ -73,6 +73,8 @@ struct keyring_flight *keyring_flight_join(keyring *ring, enum keyring_flight_ki
         error_raise(ENVELOPE_E_NO_MEMORY, "out of memory");
         return NULL;
     }
+    /* Entered before it takes off: nobody inside may wait for somebody in front of the gate. */
+    keyring_gate_enter();
     pthread_mutex_lock(&ring->lock);
     struct keyring_flight *flight = flight_find(ring, kind, what);
     if (flight) {
@@ -84,6 +86,7 @@ struct keyring_flight *keyring_flight_join(keyring *ring, enum keyring_flight_ki
     pthread_mutex_unlock(&ring->lock);
     if (*pilot)
         return spare;
+    keyring_gate_leave();
     flight_free(spare);
     return flight;
 }
@@ -95,6 +98,7 @@ struct keyring_flight *keyring_flight_try(keyring *ring, enum keyring_flight_kin
     struct keyring_flight *flight = flight_new(kind, what);
     if (!flight)
         return NULL;
+    keyring_gate_enter();
     pthread_mutex_lock(&ring->lock);
     bool busy = flight_find(ring, kind, what) != NULL;
     if (!busy)
@@ -102,6 +106,7 @@ struct keyring_flight *keyring_flight_try(keyring *ring, enum keyring_flight_kin
     pthread_mutex_unlock(&ring->lock);
     if (!busy)
         return flight;
+    keyring_gate_leave();
     flight_free(flight);
     return NULL;
 }
@@ -144,6 +149,7 @@ envelope_status keyring_flight_wait(keyring *ring, struct keyring_flight *flight
 
 envelope_status keyring_flight_land(keyring *ring, struct keyring_flight *flight, envelope_status status)
 {
+    keyring_gate_leave();
     /* A fork inside the flight: this is the child, the flight is in nobody's list, its waiters are in the parent. */
     if (flight->generation != fork_generation())
         return status;

@@ -36,7 +36,7 @@ static void fork_child(void)
 {
     for (keyring *ring = rings; ring; ring = ring->next_ring) {
         keyring_flights_forget(ring);
-        /* The look that was under way is the parent's. */
+        /* Look soon, and sweep out entries that are wiped here. */
         atomic_store(&ring->next_look, 0);
         atomic_store(&ring->hot_until, 0);
         pthread_mutex_unlock(&ring->lock);

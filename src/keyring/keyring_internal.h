@@ -122,9 +122,9 @@ struct keyring {
     _Atomic(keyring_key *) default_key;
 
     /* Looking at the store (refresh.c). */
-    _Alignas(KEYRING_CACHE_LINE) _Atomic int64_t next_look; /* whoever moves this on looks */
-    _Atomic int64_t seen_at;                                /* the last look that succeeded */
-    _Atomic bool failing;                                   /* the last look did not */
+    _Alignas(KEYRING_CACHE_LINE) _Atomic int64_t next_look;
+    _Atomic int64_t seen_at; /* the last look that succeeded */
+    _Atomic bool failing;    /* the last look did not */
     _Atomic uint64_t seen_counter;
     _Atomic size_t sweep_at;
     _Atomic uint64_t preloaded;   /* the process generation it was done in */
@@ -235,10 +235,19 @@ void keyring_seats_clear(keyring *ring, struct keyring_dek *dek);
 /* Collect the unused messages of the seats parked at an entry. */
 uint32_t keyring_seats_collect(struct keyring_dek *dek);
 
+/* ---- gate.c ---- */
+/* Around what may be slow; may be nested. Waits while a fork is under way. */
+void keyring_gate_enter(void);
+void keyring_gate_leave(void);
+/* The store and the token have both been used. */
+void keyring_gate_arm(void);
+
 /* ---- flight.c ---- */
 enum keyring_flight_kind {
     KEYRING_FLIGHT_CONNECT,
+    KEYRING_FLIGHT_LOOK,
     KEYRING_FLIGHT_KEY,
+    KEYRING_FLIGHT_ROW,
     KEYRING_FLIGHT_DEK,
     KEYRING_FLIGHT_BUDGET,
     KEYRING_FLIGHT_ROTATE,
@@ -246,7 +255,8 @@ enum keyring_flight_kind {
 };
 struct keyring_flight;
 /*
- * NULL with the error raised. *pilot: this thread does the work and lands the flight; else it waits for it.
+ * NULL with the error raised. *pilot: this thread does the work, inside the gate, and lands the flight; else it waits
+ * for it.
  * Refused inside a token: the thread could be waiting for itself.
  */
 struct keyring_flight *keyring_flight_join(keyring *ring, enum keyring_flight_kind kind, uint64_t what, bool *pilot);

@@ -198,30 +198,25 @@ envelope_status keyring_key_reread(keyring *ring, keyring_key *key)
     return ENVELOPE_OK;
 }
 
-/* Read the primary once for all threads. Those that know an older one go on with it meanwhile. */
-static envelope_status primary_check(keyring *ring, keyring_key *key)
+/* Read the primary once for all threads. */
+static envelope_status primary_check(keyring *ring, keyring_key *key, uint64_t epoch)
 {
     bool known = atomic_load_explicit(&key->epoch, memory_order_acquire) != 0;
     if (known && atomic_load_explicit(&ring->failing, memory_order_relaxed))
         return ENVELOPE_OK;
-    bool pilot = true;
-    struct keyring_flight *flight;
-    if (known) {
-        flight = keyring_flight_try(ring, KEYRING_FLIGHT_KEY, (uintptr_t)key);
-        if (!flight)
-            return ENVELOPE_OK;
-    } else {
-        flight = keyring_flight_join(ring, KEYRING_FLIGHT_KEY, (uintptr_t)key, &pilot);
-        if (!flight)
-            return error_status();
-        if (!pilot)
-            return keyring_flight_wait(ring, flight);
-    }
-    envelope_status status = keyring_flight_land(ring, flight, keyring_key_reread(ring, key));
+    bool pilot;
+    struct keyring_flight *flight = keyring_flight_join(ring, KEYRING_FLIGHT_KEY, (uintptr_t)key, &pilot);
+    if (!flight)
+        return error_status();
+    envelope_status status;
+    if (!pilot)
+        status = keyring_flight_wait(ring, flight);
+    else if (atomic_load_explicit(&key->epoch, memory_order_acquire) == epoch)
+        status = keyring_flight_land(ring, flight, ENVELOPE_OK);
+    else
+        status = keyring_flight_land(ring, flight, keyring_key_reread(ring, key));
     /* What was known is served until refresh.c says that the store has been away for too long. */
-    if (known && keyring_is_away(status))
-        return ENVELOPE_OK;
-    return status;
+    return known && keyring_is_away(status) ? ENVELOPE_OK : status;
 }
 
 static envelope_status primary_refuse(const keyring_key *key, uint64_t primary)
@@ -241,7 +236,7 @@ envelope_status keyring_key_primary(keyring *ring, keyring_key *key, uint32_t *d
 {
     uint64_t epoch = atomic_load_explicit(&ring->epoch, memory_order_acquire);
     if (atomic_load_explicit(&key->epoch, memory_order_acquire) != epoch) {
-        envelope_status status = primary_check(ring, key);
+        envelope_status status = primary_check(ring, key, epoch);
         if (status)
             return status;
     }

@@ -129,7 +129,9 @@ envelope_status keyring_create(keyring *ring, const char *name, const struct key
     store *opened = keyring_connect(ring);
     if (!opened)
         return error_status();
+    keyring_gate_enter();
     envelope_status status = create(ring, opened, name, options);
+    keyring_gate_leave();
     if (status)
         return status == ENVELOPE_E_KEY_NAME ? status : error_context(status, "creating key \"%s\"", name);
     keyring_refresh_now(ring);
@@ -200,7 +202,9 @@ envelope_status keyring_rotate_from(keyring *ring, const char *name, uint32_t ex
     if (!opened)
         return error_status();
     struct rotation rotation = {.name = name, .why = why, .expected = expected};
+    keyring_gate_enter();
     envelope_status status = rotate(ring, opened, &rotation);
+    keyring_gate_leave();
     if (status == ENVELOPE_E_KEY_UNKNOWN)
         return error_raise(status, "there is no key \"%s\" to rotate", name);
     if (status) {

@@ -81,6 +81,8 @@ static envelope_status unwrap_asking(keyring *ring, const struct store_version *
     size_t aad_length = keyring_binding_aad(&place, aad);
     atomic_fetch_add_explicit(&ring->unwraps, 1, memory_order_relaxed);
     status = hsm_unwrap(ring->token, uri, aad, aad_length, row->blob, row->blob_length, dek);
+    if (!status)
+        keyring_gate_arm();
     if (is_about_kek(status))
         keyring_failure_set(ring, kek_failure(ring, row->kek_id), row->kek_id, status,
                             clock_monotonic_coarse() + away_miss);
@@ -257,12 +259,20 @@ envelope_status keyring_dek_check_row(keyring *ring, struct keyring_dek *dek, ui
     return status;
 }
 
+/* Others wait: what they know may be as old as their last message. */
 static envelope_status check_row(keyring *ring, struct keyring_dek *dek, uint64_t epoch)
 {
-    struct keyring_flight *flight = keyring_flight_try(ring, KEYRING_FLIGHT_DEK, dek->dek_id);
+    bool pilot;
+    struct keyring_flight *flight = keyring_flight_join(ring, KEYRING_FLIGHT_ROW, dek->dek_id, &pilot);
     if (!flight)
-        return ENVELOPE_OK;
-    envelope_status status = keyring_flight_land(ring, flight, keyring_dek_check_row(ring, dek, epoch));
+        return error_status();
+    envelope_status status;
+    if (!pilot)
+        status = keyring_flight_wait(ring, flight);
+    else if (atomic_load_explicit(&dek->epoch, memory_order_acquire) == epoch)
+        status = keyring_flight_land(ring, flight, ENVELOPE_OK);
+    else
+        status = keyring_flight_land(ring, flight, keyring_dek_check_row(ring, dek, epoch));
     /* refresh.c says when the store has been away for too long. */
     return keyring_is_away(status) ? ENVELOPE_OK : status;
 }
@@ -330,7 +340,11 @@ void keyring_preload(keyring *ring, int64_t now)
     struct keyring_flight *flight = keyring_flight_try(ring, KEYRING_FLIGHT_PRELOAD, 0);
     if (!flight)
         return;
-    if (preload_all(ring))
+    /* A fork waits for one DEK at most, not for all of them. */
+    keyring_gate_leave();
+    bool complete = preload_all(ring);
+    keyring_gate_enter();
+    if (complete)
         atomic_store_explicit(&ring->preloaded, generation, memory_order_relaxed);
     else
         atomic_store_explicit(&ring->preload_next, clock_monotonic_coarse() + preload_retry, memory_order_relaxed);
