@@ -122,6 +122,7 @@ bao_seal() {
 
 bao_rig_start() {
     local bao=${ENVELOPE_BAO:-$(command -v bao)} server="" try launched=no
+    export no_proxy=127.0.0.1
     mkdir -p "$1"
     BAO_DIR=$(cd "$1" && pwd)
     command -v jq >/dev/null || bao_rig_skip "no jq"

@@ -52,18 +52,27 @@ bao_api POST transit/keys/kek '{"type":"aes256-gcm96"}' >/dev/null || fail "key"
 bao_api POST transit/keys/second '{"type":"aes256-gcm96"}' >/dev/null || fail "key"
 new_token '{"policies":["envelope"],"ttl":"1h"}' >"$SCRATCH/token"
 
+foreign_program() {
+    shown=$(tool -L) || fail "pkcs11-tool -L: $shown"
+    [[ $shown = *"token label        : bao"* && $shown = *transit* ]] || fail "slots: $shown"
+    shown=$(tool -O) || fail "pkcs11-tool -O: $shown"
+    [[ $shown = *"label:      kek"*"label:      second"* ]] || fail "objects: $shown"
+    shown=$(tool --keygen --key-type AES:32 --sensitive --label made-by-tool) || fail "keygen: $shown"
+    shown=$(tool --keypairgen --key-type rsa:4096 --sensitive --usage-decrypt --label rsa) || fail "keypairgen: $shown"
+    [[ $(bao_api GET transit/keys/made-by-tool | jq -r .data.type) = aes256-gcm96 ]] || fail "made-by-tool"
+    [[ $(bao_api GET transit/keys/rsa | jq -r .data.type) = rsa-4096 ]] || fail "rsa"
+    shown=$(tool --test) || fail "pkcs11-tool --test: $shown"
+    [[ $shown = *"No errors"* ]] || fail "pkcs11-tool --test: $shown"
+}
+
 part "pkcs11-tool, a foreign program"
 with_token "create = yes" "deadline = 60s"
-shown=$(tool -L) || fail "pkcs11-tool -L: $shown"
-[[ $shown = *"token label        : bao"* && $shown = *transit* ]] || fail "slots: $shown"
-shown=$(tool -O) || fail "pkcs11-tool -O: $shown"
-[[ $shown = *"label:      kek"*"label:      second"* ]] || fail "objects: $shown"
-shown=$(tool --keygen --key-type AES:32 --sensitive --label made-by-tool) || fail "keygen: $shown"
-shown=$(tool --keypairgen --key-type rsa:4096 --sensitive --usage-decrypt --label rsa) || fail "keypairgen: $shown"
-[[ $(bao_api GET transit/keys/made-by-tool | jq -r .data.type) = aes256-gcm96 ]] || fail "made-by-tool"
-[[ $(bao_api GET transit/keys/rsa | jq -r .data.type) = rsa-4096 ]] || fail "rsa"
-shown=$(tool --test) || fail "pkcs11-tool --test: $shown"
-[[ $shown = *"No errors"* ]] || fail "pkcs11-tool --test: $shown"
+if [[ ${ENVELOPE_SANITIZE-} ]]; then
+    echo "left out: pkcs11-tool cannot load a module built with -fsanitize=$ENVELOPE_SANITIZE"
+    bao_api POST transit/keys/rsa '{"type":"rsa-4096"}' >/dev/null || fail "key"
+else
+    foreign_program
+fi
 
 part "associated data is bound"
 there_and_back
@@ -85,7 +94,8 @@ says "random 3000" "ok *"
 [[ ${#reply} = 6003 ]] || fail "3000 random bytes came as ${#reply} characters"
 says "threads 8 12 kek" "ok"
 says "fork kek" "ok"
-says "fork-busy 4 10 kek" "ok"
+# The sanitizers' allocators keep no lock across a fork: a child of a busy process may hang in them.
+[[ ${ENVELOPE_SANITIZE-} ]] || says "fork-busy 4 10 kek" "ok"
 
 part "rewrap: inside the service without associated data, else decrypt and encrypt"
 says "encrypt kek - $dek" "ok *"
@@ -112,8 +122,12 @@ says "decrypt kek financial/3 $blob" "ok $dek"
 
 part "RSA: encrypted with OpenSSL, decrypted by the service, across a rotation"
 xxd -r -p <<<"$dek" >dek
-tool --read-object --type pubkey --label rsa -o rsa.der >/dev/null || fail "read the public key"
-openssl pkeyutl -encrypt -pubin -keyform DER -inkey rsa.der -pkeyopt rsa_padding_mode:oaep \
+bao_api GET transit/keys/rsa | jq -r '.data.keys["1"].public_key' >rsa.pem
+if [[ ! ${ENVELOPE_SANITIZE-} ]]; then
+    tool --read-object --type pubkey --label rsa -o rsa.der >/dev/null || fail "read the public key"
+    openssl pkey -pubin -in rsa.pem -outform DER | cmp - rsa.der || fail "the public key shown is not the service's"
+fi
+openssl pkeyutl -encrypt -pubin -inkey rsa.pem -pkeyopt rsa_padding_mode:oaep \
     -pkeyopt rsa_oaep_md:sha256 -in dek -out rsa.blob || fail "encrypt with the public key"
 bao_api POST transit/keys/rsa/rotate '{}' >/dev/null || fail "rotate"
 says "oaep-decrypt rsa $(hex rsa.blob)" "ok $dek"
