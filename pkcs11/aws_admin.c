@@ -111,6 +111,8 @@ static enum backend_step on_created(const struct aws *aws, struct backend_call *
     enum backend_step step = aws_read_metadata(call, "CreateKey", reply, call->label, key, &usable);
     if (step != BACKEND_DONE)
         return step;
+    if (!usable || key->type != call->type || key->bits != call->bits)
+        return aws_bad_reply(call, "CreateKey", "it made another kind of key than asked for");
     return call->label ? ask_alias(aws, call, request) : ask_public_key(aws, call, request);
 }
 

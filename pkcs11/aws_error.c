@@ -189,7 +189,9 @@ enum backend_step aws_judge(struct backend_call *call, const char *action, const
     }
     read_error(call, reply, code);
     const struct meaning *meaning = meaning_of(code, reply->status);
-    if (meaning->judgement == WORKED && call->dry_run)
+    bool dry =
+        call->dry_run && (call->op == BACKEND_ENCRYPT || call->op == BACKEND_DECRYPT || call->op == BACKEND_REWRAP);
+    if (meaning->judgement == WORKED && dry)
         return BACKEND_DONE;
     const char *key = call->key ? call->key : "";
     error_raise(meaning->status ? meaning->status : ENVELOPE_E_HSM, "AWS %s%s%s: %s (%s, HTTP %ld)%s%s", action,

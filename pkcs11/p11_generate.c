@@ -56,7 +56,7 @@ static CK_RV create(struct call *call, const char *label, enum backend_key_type 
     struct backend_call request = {.op = BACKEND_CREATE, .label = label, .type = type, .bits = bits};
     CK_RV rv = call_run(call, &request);
     if (rv == CKR_OK) {
-        if (request.keys.count == 1) {
+        if (request.keys.count == 1 && request.keys.items[0].type == type) {
             char *name = text_copy(label ? label : request.keys.items[0].id);
             rv = name ? keys_learn_name(call->token->keys, name, &request.keys, list) : CKR_HOST_MEMORY;
             free(name);
