@@ -223,6 +223,8 @@ static envelope_status try_once(struct hsm_wrap *wrap, bool without_kek, int64_t
         else
             session->condition = HSM_SESSION_LOST;
     }
+    if (status == ENVELOPE_E_KEK_UNKNOWN)
+        hsm_kek_forget(kek); /* a key service may have it again one day, as another object */
     *lost = status != ENVELOPE_OK && session->condition == HSM_SESSION_LOST;
     if (*lost) {
         hsm_kek_forget(kek);

@@ -30,7 +30,8 @@ enum { HSM_DEK_SIZE = 32 };
 enum hsm_mechanism { HSM_AES_GCM = 1, HSM_AES_KWP = 2, HSM_RSA_OAEP = 3, HSM_KEY_SERVICE = 4 };
 const char *hsm_mechanism_text(enum hsm_mechanism mechanism);
 
-/* Uses module, pin_*, sessions, wrap, iv, deadline, allow_extractable_kek of settings, which must outlive it. No I/O. */
+/* Uses module, pin_*, sessions, wrap, iv, deadline, allow_extractable_kek of settings, which must outlive it. No I/O.
+ */
 envelope_status hsm_new(const struct settings *settings, hsm **made);
 /* Closes sessions, forgets PINs; never C_Finalize (see docs/openssl-rules.md). NULL is allowed. */
 void hsm_free(hsm *instance);
@@ -52,7 +53,7 @@ struct hsm_kek_info {
     bool rsa;      /* else AES */
     unsigned bits; /* 256, 4096 */
     bool extractable, sensitive, always_sensitive, never_extractable;
-    bool can_encrypt, can_wrap; /* CKA_ENCRYPT/DECRYPT, CKA_WRAP/UNWRAP */
+    bool can_encrypt, can_wrap;   /* CKA_ENCRYPT/DECRYPT, CKA_WRAP/UNWRAP */
     enum hsm_mechanism mechanism; /* what `wrap` selects for it */
 };
 /* Find the KEK and read its attributes; unfit attributes are reported in info, not refused here. */
@@ -75,8 +76,9 @@ envelope_status hsm_wrap(hsm *instance, const char *uri, const uint8_t *aad, siz
 envelope_status hsm_unwrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length, const uint8_t *blob,
                            size_t blob_length, uint8_t dek[HSM_DEK_SIZE]);
 /*
- * True for the statuses that mean "the token or its KEK cannot be reached now", so that cached DEKs may serve on. Not for
- * KEK_UNKNOWN, KEK_REFUSED, HSM_LOGIN, HSM_PIN_LOCKED: there the token answered, and said no; so a customer revokes.
+ * True for the statuses that mean "the token or its KEK cannot be reached now", so that cached DEKs may serve on. Not
+ * for KEK_UNKNOWN, KEK_REFUSED, HSM_LOGIN, HSM_PIN_LOCKED: there the token answered, and said no; so a customer
+ * revokes.
  */
 bool hsm_is_away(envelope_status status);
 

@@ -13,6 +13,7 @@
 #include "base/libctx.h"
 #include "base/text.h"
 #include "hsm/ckr.h"
+#include "hsm/service.h"
 #include "hsm/wrap.h"
 
 enum { TEMPLATE_MAX = 8 };
@@ -141,6 +142,7 @@ static void read_attributes(struct hsm_session *session, struct hsm_kek_view *vi
     } else {
         view->has_gcm = has_mechanism(session, CKM_AES_GCM, CKF_ENCRYPT | CKF_DECRYPT);
         view->has_vendor_gcm = has_mechanism(session, HSM_CKM_CLOUDHSM_AES_GCM, CKF_ENCRYPT | CKF_DECRYPT);
+        view->has_service = has_mechanism(session, CKM_ENVELOPE_KMS_WRAP, CKF_ENCRYPT | CKF_DECRYPT);
         find_kwp(session, view);
     }
     read_size(session, view);
@@ -175,7 +177,9 @@ static bool looks_anew(struct hsm_kek *kek)
     static const int64_t pause = CLOCK_SECOND;
     int64_t now = clock_monotonic();
     hsm_lock();
-    bool due = kek->was_found && (kek->looked_anew == 0 || now - kek->looked_anew >= pause);
+    /* A key service was asked just now; there is nothing to look at anew. */
+    bool due =
+        !kek->token->module->service && kek->was_found && (kek->looked_anew == 0 || now - kek->looked_anew >= pause);
     if (due)
         kek->looked_anew = now;
     hsm_unlock();
@@ -216,6 +220,8 @@ static envelope_status find_object(struct hsm_kek *kek, struct hsm_session *sess
     }
     if (looks_anew(kek))
         session->condition = HSM_SESSION_LOST;
+    if (session->token->module->service)
+        return hsm_service_missing(session, uri->object_name);
     return error_raise(ENVELOPE_E_KEK_UNKNOWN, "token \"%s\": it has no key that matches the KEK \"%s\"",
                        session->token->name, uri->object_name);
 }
@@ -292,6 +298,10 @@ envelope_status hsm_kek_mechanism(const struct hsm_kek *kek, const struct hsm_ke
     }
     if (wish == SETTINGS_WRAP_RSA_OAEP)
         return does_not_fit(kek, view, "rsa-oaep");
+    if (view->has_service && view->can_encrypt && wish == SETTINGS_WRAP_AUTO) {
+        *mechanism = HSM_KEY_SERVICE;
+        return ENVELOPE_OK;
+    }
     if (gcm && wish != SETTINGS_WRAP_AES_KWP) {
         *mechanism = HSM_AES_GCM;
         return ENVELOPE_OK;
@@ -301,7 +311,7 @@ envelope_status hsm_kek_mechanism(const struct hsm_kek *kek, const struct hsm_ke
         return ENVELOPE_OK;
     }
     if (wish == SETTINGS_WRAP_AUTO)
-        return cannot(kek, view, "AES-GCM or AES-KWP");
+        return cannot(kek, view, "AES-GCM, AES-KWP or a key service's wrapping");
     return cannot(kek, view, wish == SETTINGS_WRAP_AES_GCM ? "AES-GCM" : "AES-KWP");
 }
 

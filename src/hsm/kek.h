@@ -22,7 +22,7 @@ struct hsm_kek_view {
     unsigned bits;
     bool extractable, sensitive, always_sensitive, never_extractable;
     bool can_encrypt, can_wrap;
-    bool has_gcm, has_vendor_gcm, has_oaep;
+    bool has_gcm, has_vendor_gcm, has_oaep, has_service;
     enum hsm_kwp_route kwp;
     CK_MECHANISM_TYPE kwp_mechanism;
     char label[128];
@@ -38,14 +38,14 @@ struct hsm_kek {
     uint64_t generation;     /* of token, that view belongs to; 0: none */
     struct hsm_kek_view view;
     bool was_found;
-    int64_t looked_anew; /* when the module was last started anew because it was missing; clock_monotonic */
-    EVP_PKEY *rsa_public;                /* made at the first wrap */
+    int64_t looked_anew;  /* when the module was last started anew because it was missing; clock_monotonic */
+    EVP_PKEY *rsa_public; /* made at the first wrap */
     _Atomic CK_MECHANISM_TYPE oaep_hash; /* CKM_SHA256 or CKM_SHA_1, once known; else 0 */
 };
 
 /*
- * Find it on its token, or take what was found before. KEK_UNKNOWN; or the session is LOST; or both: it was there once, and
- * the module may have to be started anew to see it again.
+ * Find it on its token, or take what was found before. KEK_UNKNOWN; or the session is LOST; or both: it was there once,
+ * and the module may have to be started anew to see it again.
  */
 envelope_status hsm_kek_resolve(struct hsm_kek *kek, struct hsm_session *session, struct hsm_kek_view *view);
 /* Look for it anew: false if it is not to be found, or the token is not there. */

@@ -20,6 +20,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "hsm/ckr.h"
+#include "hsm/service.h"
 #include "hsm/token.h"
 
 /* Between two restarts of one module; other tokens in use make it dearer. */
@@ -161,6 +162,9 @@ static envelope_status load(const char *path, struct hsm_module **loaded)
     const char *missing = missing_function(functions);
     if (missing)
         return error_raise(ENVELOPE_E_HSM_MODULE, "the PKCS#11 module \"%s\" has no %s", path, missing);
+    libctx_enter(&outer);
+    const CK_ENVELOPE_KMS_FUNCTIONS *service = hsm_service_find(functions);
+    libctx_leave(&outer);
     struct hsm_module *module = calloc(1, sizeof *module);
     char *copy = text_copy(path);
     if (!module || !copy) {
@@ -170,6 +174,7 @@ static envelope_status load(const char *path, struct hsm_module **loaded)
     }
     module->path = copy;
     module->functions = functions;
+    module->service = service;
     module->gate.forked = module_forked;
     atomic_store(&module->generation, 1);
     hsm_lock();
@@ -189,6 +194,11 @@ static envelope_status initialise_failed(const struct hsm_module *module, bool w
             "this process was forked while another thread was inside the PKCS#11 module \"%s\", which may "
             "be locked for good; fork earlier, or execute the program anew in the child",
             module->path);
+    const char *why = module->service ? module->service->last_text() : "";
+    if (*why)
+        return error_raise(was_ready ? ENVELOPE_E_HSM_UNAVAILABLE : ENVELOPE_E_HSM_MODULE,
+                           "the PKCS#11 module \"%s\" cannot be initialised (%s): %s", module->path, hsm_ckr_name(rv),
+                           why);
     return error_raise(
         was_ready ? ENVELOPE_E_HSM_UNAVAILABLE : ENVELOPE_E_HSM_MODULE,
         "the PKCS#11 module \"%s\" cannot be initialised (%s); is its own configuration readable, and are "

@@ -7,6 +7,7 @@
 
 #include <p11-kit/pkcs11.h>
 
+#include <envelope/pkcs11-kms.h>
 #include <envelope/status.h>
 
 #include "base/libctx.h"
@@ -19,7 +20,8 @@ struct hsm_module {
     struct hsm_module *next;
     char *path;
     CK_FUNCTION_LIST *functions;
-    struct hsm_token *tokens; /* of every struct hsm, linked by next_of_module; guarded by hsm_lock */
+    const CK_ENVELOPE_KMS_FUNCTIONS *service; /* NULL: no key service (hsm/service.h) */
+    struct hsm_token *tokens;                 /* of every struct hsm, linked by next_of_module; guarded by hsm_lock */
     bool ready;        /* C_Initialize succeeded in this process, as far as we know; guarded, as is what follows */
     bool owner;        /* and it was ours, so C_Finalize is ours too */
     bool was_ready;    /* it worked once: later failures mean "away", not "misconfigured" */

@@ -141,6 +141,8 @@ static envelope_status wrap_dek(struct hsm_wrap *wrap, void *argument)
         status = hsm_gcm_wrap(wrap, job->dek, body, &job->length);
     else if (mechanism == HSM_AES_KWP)
         status = hsm_kwp_wrap(wrap, job->dek, body, &job->length);
+    else if (mechanism == HSM_KEY_SERVICE)
+        status = hsm_service_wrap(wrap, job->dek, body, &job->length);
     else
         status = hsm_rsa_wrap(wrap, job->dek, body, &job->length);
     job->blob[0] = HSM_BLOB_FORMAT;
@@ -178,6 +180,8 @@ static envelope_status unwrap_dek(struct hsm_wrap *wrap, void *argument)
         return hsm_gcm_unwrap(wrap, body, length, job->made);
     if (job->blob[1] == HSM_AES_KWP && !wrap->view.rsa)
         return hsm_kwp_unwrap(wrap, body, length, job->made);
+    if (job->blob[1] == HSM_KEY_SERVICE && wrap->view.has_service)
+        return hsm_service_unwrap(wrap, body, length, job->made);
     if (job->blob[1] == HSM_RSA_OAEP && wrap->view.rsa)
         return hsm_rsa_unwrap(wrap, body, length, job->made);
     return hsm_does_not_unwrap(wrap, "it was made with another mechanism than such a key has");

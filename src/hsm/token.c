@@ -12,6 +12,7 @@
 #include "base/text.h"
 #include "hsm/ckr.h"
 #include "hsm/pin.h"
+#include "hsm/service.h"
 
 /*
  * SoftHSM rewrites token.object at every login, in place. Processes that start at the same moment see it
@@ -51,7 +52,7 @@ static envelope_status fault_status(enum hsm_fault fault, bool unwrapping)
     }
 }
 
-envelope_status hsm_session_fail(struct hsm_session *session, CK_RV rv, bool unwrapping, const char *doing, ...)
+envelope_status hsm_session_judge(struct hsm_session *session, CK_RV rv, bool unwrapping)
 {
     enum hsm_fault fault = hsm_ckr_fault(rv);
     session->fault = rv;
@@ -59,14 +60,22 @@ envelope_status hsm_session_fail(struct hsm_session *session, CK_RV rv, bool unw
         session->condition = HSM_SESSION_LOST;
     else if (fault == HSM_FAULT_DOUBTFUL && session->condition == HSM_SESSION_FINE)
         session->condition = HSM_SESSION_DOUBTFUL;
-    if (fault == HSM_FAULT_FORKED)
+    return fault_status(fault, unwrapping);
+}
+
+envelope_status hsm_session_fail(struct hsm_session *session, CK_RV rv, bool unwrapping, const char *doing, ...)
+{
+    session->fault = rv;
+    if (hsm_ckr_fault(rv) == HSM_FAULT_FORKED)
         return forked(session->token);
     char what[256];
     va_list args;
     va_start(args, doing);
     vsnprintf(what, sizeof what, doing, args);
     va_end(args);
-    return error_raise(fault_status(fault, unwrapping), "token \"%s\": %s: %s", session->token->name, what,
+    if (session->token->module->service)
+        return hsm_service_fail(session, rv, unwrapping, what);
+    return error_raise(hsm_session_judge(session, rv, unwrapping), "token \"%s\": %s: %s", session->token->name, what,
                        hsm_ckr_name(rv));
 }
 

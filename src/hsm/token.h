@@ -78,6 +78,8 @@ struct hsm_counts {
  */
 envelope_status hsm_session_fail(struct hsm_session *session, CK_RV rv, bool unwrapping, const char *doing, ...)
     __attribute__((format(printf, 4, 5)));
+/* Its first half: note it in the session, raise nothing, return the status. */
+envelope_status hsm_session_judge(struct hsm_session *session, CK_RV rv, bool unwrapping);
 
 /* Made once per module and token URI and PIN source; uri must outlive it. */
 envelope_status hsm_token_make(const struct settings *settings, struct hsm_counts *counts, struct hsm_module *module,

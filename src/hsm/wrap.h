@@ -20,7 +20,7 @@ enum {
     HSM_GCM_BODY = 12 + HSM_DEK_SIZE + 16,
     HSM_BOUND_SIZE = HSM_DEK_SIZE + 16, /* DEK, SHA-256(AAD)[:16] */
     HSM_KWP_BODY = HSM_BOUND_SIZE + 8,
-    HSM_BODY_MAX = 1024 /* RSA-8192 */
+    HSM_BODY_MAX = 8192 /* RSA-8192 takes 1024; AWS KMS says at most 6144 */
 };
 
 struct hsm_wrap {
@@ -40,6 +40,10 @@ envelope_status hsm_kwp_unwrap(struct hsm_wrap *wrap, const uint8_t *body, size_
 envelope_status hsm_rsa_wrap(struct hsm_wrap *wrap, const uint8_t dek[HSM_DEK_SIZE], uint8_t body[HSM_BODY_MAX],
                              size_t *length);
 envelope_status hsm_rsa_unwrap(struct hsm_wrap *wrap, const uint8_t *body, size_t length, uint8_t dek[HSM_DEK_SIZE]);
+envelope_status hsm_service_wrap(struct hsm_wrap *wrap, const uint8_t dek[HSM_DEK_SIZE], uint8_t body[HSM_BODY_MAX],
+                                 size_t *length);
+envelope_status hsm_service_unwrap(struct hsm_wrap *wrap, const uint8_t *body, size_t length,
+                                   uint8_t dek[HSM_DEK_SIZE]);
 
 /* DEK ‖ SHA-256(AAD)[:16] into to (the plaintext of AES-KWP and RSA-OAEP); and back, compared in constant time. */
 envelope_status hsm_bind(const struct hsm_wrap *wrap, const uint8_t dek[HSM_DEK_SIZE], uint8_t to[HSM_BOUND_SIZE]);

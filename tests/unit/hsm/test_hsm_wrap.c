@@ -123,7 +123,7 @@ static void blob_of_one_kek_does_not_unwrap_under_another(void **state)
 
 static void blob_that_is_none_of_ours_is_refused_without_the_token(void **state)
 {
-    uint8_t bytes[2000] = {1, 1};
+    uint8_t bytes[9000] = {1, 1};
     struct hsm_counters counters;
     (void)state;
     assert_status(unwrap(fixture.rig.kek, bytes, 0), ENVELOPE_E_UNWRAP);
