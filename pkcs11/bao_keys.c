@@ -173,6 +173,7 @@ static enum backend_step take_key(struct backend_call *call, struct bao_json roo
     key->can_encrypt = facts.encrypts && !facts.derived && !facts.exportable;
     key->can_decrypt = facts.decrypts && !facts.derived;
     key->enabled = !state;
+    key->imported = bao_json_true(bao_json_member(bao_json_member(root, "data"), "imported_key"));
     snprintf(key->state, sizeof key->state, "%s", state ? state : "Enabled");
     key->created = creation_time(facts.versions);
     key->id = text_copy(name);
@@ -340,7 +341,7 @@ static const char *type_name(enum backend_key_type kind, unsigned bits)
 static enum backend_step create_begin(const struct bao *bao, struct backend_call *call, struct http_request *request)
 {
     if (!bao->settings->create)
-        return backend_fail(call, CKR_ACTION_PROHIBITED,
+        return backend_fail(call, CKR_TOKEN_WRITE_PROTECTED,
                             error_raise(ENVELOPE_E_CONFIG,
                                         "OpenBao token \"%s\": making keys is off; set create = yes in kms.cnf",
                                         bao->settings->label));

@@ -29,7 +29,7 @@ bao_rig_binary() {
         cd "$sources" || exit 1
         export GOFLAGS=-mod=readonly\ -buildvcs=false GOTOOLCHAIN=local GOWORK=off
         if ! nice -n 19 go list -deps . >/dev/null 2>"$name.log"; then
-            head -n 2 "$name.log" >&2
+            grep -v '^go: downloading' "$name.log" | head -n 2 >&2
             exit 77
         fi
         nice -n 19 go build -p 1 -trimpath -ldflags '-s -w' -o "$name.new" . >"$name.log" 2>&1 || {

@@ -97,7 +97,7 @@ static void keys_are_made_once_and_only_where_there_is_none(void **unused)
     struct bench bench = {.call = {.op = BACKEND_CREATE, .label = "kek", .type = BACKEND_KEY_SYMMETRIC, .bits = 256}};
     bench_open(&bench);
     begin(&bench);
-    assert_refused(&bench, BACKEND_FAILED, CKR_ACTION_PROHIBITED, "create = yes");
+    assert_refused(&bench, BACKEND_FAILED, CKR_TOKEN_WRITE_PROTECTED, "create = yes");
     bench.settings.create = true;
     begin(&bench);
     assert_request(&bench, HTTP_GET, "transit/keys/kek", "");
