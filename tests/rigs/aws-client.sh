@@ -18,6 +18,7 @@ fail() {
 
 client_start() {
     coproc CLIENT { exec "$BUILD_DIR/tests/rigs/aws-client" "$@" 2>"$SCRATCH/client.err"; }
+    # shellcheck disable=SC2153 # bash sets it
     client_pid=$CLIENT_PID
     exec {client_out}>&"${CLIENT[1]}"- {client_in}<&"${CLIENT[0]}"-
 }

@@ -90,6 +90,7 @@ aws_rig_start() {
     aws_rig_proxy "$RIG_DIR/proxy" "$RIG_MOTO" || return 1
     aws_rig_proxy "$RIG_DIR/proxy-tls" "$RIG_MOTO" "$RIG_DIR/server.pem" "$RIG_DIR/server.key" || return 1
     RIG_URL=$(<"$RIG_DIR/proxy")
+    # shellcheck disable=SC2034 # for the tests
     RIG_TLS_URL=$(<"$RIG_DIR/proxy-tls")
 }
 
