@@ -40,7 +40,8 @@ static enum backend_step take_ciphertext(struct backend_call *call, struct bao_j
 {
     struct buffer text = {0};
     const char *payload = NULL;
-    if (bao_json_string(bao_json_member(bao_json_member(root, "data"), "ciphertext"), &text))
+    if (bao_json_string(bao_json_member(bao_json_member(root, "data"), "ciphertext"), &text) &&
+        text.length <= BAO_CIPHERTEXT_MAX)
         payload = ciphertext_payload(buffer_text(&text), text.length);
     bool taken = payload != NULL;
     if (taken && !call->dry_run && bare)
@@ -57,7 +58,8 @@ static bool take_plaintext(struct bao_json root, struct buffer *to)
 {
     struct buffer text = {0};
     bool taken = bao_json_string(bao_json_member(bao_json_member(root, "data"), "plaintext"), &text) &&
-                 buffer_append_unbase64(to, buffer_text(&text), text.length);
+                 text.length <= (BAO_PLAINTEXT_MAX + 2) / 3 * 4 &&
+                 buffer_append_unbase64(to, buffer_text(&text), text.length) && to->length <= BAO_PLAINTEXT_MAX;
     buffer_clear(&text);
     return taken;
 }

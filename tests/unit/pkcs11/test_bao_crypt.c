@@ -194,6 +194,32 @@ static void an_rsa_ciphertext_is_tried_with_each_version_from_the_newest(void **
     }
 }
 
+static void replies_larger_than_what_was_promised_are_refused(void **unused)
+{
+    (void)unused;
+    static const struct {
+        enum backend_op op;
+        const char *head;
+    } cases[] = {{BACKEND_DECRYPT, "{\"data\":{\"plaintext\":\""},
+                 {BACKEND_REWRAP, "{\"data\":{\"ciphertext\":\"vault:v1:"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct bench bench = {.call = crypt_call(cases[i].op, blob, NULL)};
+        struct buffer large = {0};
+        bench.call.key_to = "kek";
+        bench_open(&bench);
+        begin(&bench);
+        buffer_append_text(&large, cases[i].head);
+        for (int at = 0; at < 6000; at += 4)
+            buffer_append_text(&large, "AAAA");
+        buffer_append_text(&large, "\"}}");
+        reply(&bench, 200, buffer_text(&large));
+        assert_refused(&bench, BACKEND_FAILED, CKR_DEVICE_ERROR, "text");
+        assert_true(bench.call.out.length <= bao_backend.max_ciphertext);
+        buffer_clear(&large);
+        bench_close(&bench);
+    }
+}
+
 static void random_bytes_come_in_pieces_of_the_size_asked_for(void **unused)
 {
     (void)unused;
@@ -299,6 +325,7 @@ int main(void)
         cmocka_unit_test(key_names_that_would_change_the_path_are_not_sent),
         cmocka_unit_test(rewrap_stays_inside_only_within_one_key_and_without_associated_data),
         cmocka_unit_test(an_rsa_ciphertext_is_tried_with_each_version_from_the_newest),
+        cmocka_unit_test(replies_larger_than_what_was_promised_are_refused),
         cmocka_unit_test(random_bytes_come_in_pieces_of_the_size_asked_for),
         cmocka_unit_test(every_refusal_has_its_code),
         cmocka_unit_test(the_services_words_are_kept_and_printable),
