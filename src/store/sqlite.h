@@ -162,6 +162,8 @@ envelope_status store_sqlite_unknown_key(const struct connection *c, const char 
 /* The row of a key; key_id is the store's own number of it. found false: there is none. */
 envelope_status store_sqlite_get_key(struct connection *c, const char *name, int64_t *key_id, struct store_key *key,
                                      bool *found);
+/* ENVELOPE_E_VERSION_UNKNOWN. To be cleared by the caller, whatever came of it. */
+envelope_status store_sqlite_get_version(struct connection *c, uint32_t dek_id, struct store_version *version);
 
 /* ---- the verbs, as in store_engine ---- */
 
@@ -185,6 +187,10 @@ envelope_status store_sqlite_versions(store *opened, const char *name, struct st
 envelope_status store_sqlite_version_set_state(store *opened, uint32_t dek_id, enum store_version_state from,
                                                enum store_version_state to, int64_t now,
                                                const struct store_actor *actor);
+envelope_status store_sqlite_version_rewrap(store *opened, uint32_t dek_id, const struct store_rewrap *move,
+                                            const struct store_actor *actor);
+envelope_status store_sqlite_key_set_kek(store *opened, const char *name, uint32_t from_kek_id, uint32_t kek_id,
+                                         int64_t now, const struct store_actor *actor);
 envelope_status store_sqlite_messages_reserve(store *opened, uint32_t dek_id, uint64_t want, uint64_t *granted,
                                               uint64_t *reserved, uint64_t *limit);
 envelope_status store_sqlite_history_add(store *opened, int64_t now, const char *what, const char *key,

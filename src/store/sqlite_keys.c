@@ -228,6 +228,9 @@ static envelope_status rotate(struct connection *c, const char *name, uint32_t e
         return error_raise(ENVELOPE_E_STORE_CONFLICT,
                            "key \"%s\" was rotated by somebody else: version %u is its primary, not %u", name,
                            (unsigned)key.primary_version, (unsigned)expected_primary);
+    if (key.kek_id != next->kek_id)
+        return error_raise(ENVELOPE_E_STORE_CONFLICT, "key \"%s\" was moved to another KEK: %u, not %u", name,
+                           (unsigned)key.kek_id, (unsigned)next->kek_id);
     status = check_ids(c, next);
     if (!status)
         status = retire_primary(c, key_id, expected_primary, next->now);

@@ -57,7 +57,7 @@ static envelope_status read_version(struct query *q, struct store_version *versi
     return status ? status : store_query_sound(q, "encryption_key_version", version->dek_id);
 }
 
-static envelope_status find_by_id(struct connection *c, uint32_t dek_id, struct store_version *version)
+envelope_status store_sqlite_get_version(struct connection *c, uint32_t dek_id, struct store_version *version)
 {
     static const char sql[] = "SELECT " VERSION_COLUMNS " FROM encryption_key_version v "
                               "JOIN encryption_key k ON k.key_id = v.key_id WHERE v.dek_id = ?";
@@ -80,7 +80,7 @@ envelope_status store_sqlite_version_find(store *opened, uint32_t dek_id, struct
     envelope_status status = store_sqlite_begin(store_sqlite_of(opened), TRANSACTION_READ, &c);
     if (status)
         return status;
-    status = store_sqlite_end(c, find_by_id(c, dek_id, version));
+    status = store_sqlite_end(c, store_sqlite_get_version(c, dek_id, version));
     if (status)
         store_version_clear(version);
     return status;
@@ -250,7 +250,7 @@ static envelope_status set_state(struct connection *c, uint32_t dek_id, enum sto
                                  enum store_version_state to, int64_t now, const struct store_actor *actor)
 {
     struct store_version version = {0};
-    envelope_status status = find_by_id(c, dek_id, &version);
+    envelope_status status = store_sqlite_get_version(c, dek_id, &version);
     if (!status)
         status = change_state(c, &version, from, to, now, actor);
     store_version_clear(&version);

@@ -302,6 +302,37 @@ envelope_status store_key_set_state(store *opened, const char *name, enum store_
     return status ? status : opened->engine->key_set_state(opened, name, from, to, now, &clean.actor);
 }
 
+/* ---- another KEK ---- */
+
+static bool is_blob(const uint8_t *blob, size_t length)
+{
+    return blob && length >= 1 && length <= STORE_BLOB_MAX;
+}
+
+envelope_status store_version_rewrap(store *opened, uint32_t dek_id, const struct store_rewrap *move,
+                                     const struct store_actor *actor)
+{
+    if (!move || !is_blob(move->from_blob, move->from_length) || !is_blob(move->blob, move->blob_length))
+        return argument("a version is rewrapped from one blob to another, each of 1 to 65,535 bytes");
+    if (move->from_kek_id == 0 || move->kek_id == 0)
+        return argument("a version is rewrapped from one KEK to another, or the same");
+    struct clean_actor clean;
+    envelope_status status = clean_actor(&clean, actor);
+    return status ? status : opened->engine->version_rewrap(opened, dek_id, move, &clean.actor);
+}
+
+envelope_status store_key_set_kek(store *opened, const char *name, uint32_t from_kek_id, uint32_t kek_id, int64_t now,
+                                  const struct store_actor *actor)
+{
+    struct clean_actor clean;
+    envelope_status status = check_name(name);
+    if (!status && (from_kek_id == 0 || kek_id == 0))
+        status = argument("a key moves from one KEK to another");
+    if (!status)
+        status = clean_actor(&clean, actor);
+    return status ? status : opened->engine->key_set_kek(opened, name, from_kek_id, kek_id, now, &clean.actor);
+}
+
 /* ---- message budget ---- */
 
 envelope_status store_messages_reserve(store *opened, uint32_t dek_id, uint64_t want, uint64_t *granted,

@@ -135,7 +135,8 @@ envelope_status store_key_create(store *opened, const char *name, uint64_t messa
 
 /*
  * Version expected_primary + 1 becomes the primary, the old one deactivated (a suspended one stays suspended).
- * ENVELOPE_E_STORE_CONFLICT if the primary is not expected_primary any more: somebody else rotated; read again.
+ * ENVELOPE_E_STORE_CONFLICT if the primary is not expected_primary any more, or the key's KEK not that of next:
+ * somebody else rotated, or moved the key to another KEK; read again.
  * ENVELOPE_E_KEY_UNKNOWN, ENVELOPE_E_KEY_STATE.
  */
 envelope_status store_key_rotate(store *opened, const char *name, uint32_t expected_primary,
@@ -170,6 +171,29 @@ envelope_status store_version_set_state(store *opened, uint32_t dek_id, enum sto
  */
 envelope_status store_key_set_state(store *opened, const char *name, enum store_key_state from, enum store_key_state to,
                                     int64_t now, const struct store_actor *actor);
+
+/* A DEK of old, wrapped anew: the version stays, its KEK and blob are others. */
+struct store_rewrap {
+    uint32_t from_kek_id; /* as the version was read; else somebody else changed it meanwhile */
+    const uint8_t *from_blob;
+    size_t from_length;
+    uint32_t kek_id; /* may be the same one */
+    const uint8_t *blob;
+    size_t blob_length;
+    int64_t now;
+};
+/*
+ * ENVELOPE_E_STORE_CONFLICT if KEK or blob are not what they were; ENVELOPE_E_VERSION_STATE if it is destroyed;
+ * ENVELOPE_E_KEK_UNKNOWN. Every other state may be moved, so that an old KEK can go for good.
+ */
+envelope_status store_version_rewrap(store *opened, uint32_t dek_id, const struct store_rewrap *move,
+                                     const struct store_actor *actor);
+/*
+ * The KEK for versions made from now on. ENVELOPE_E_STORE_CONFLICT if it is not from_kek_id; ENVELOPE_E_KEK_UNKNOWN,
+ * ENVELOPE_E_KEY_STATE if the key is destroyed. A rotation under way with the old KEK is refused (STORE_CONFLICT).
+ */
+envelope_status store_key_set_kek(store *opened, const char *name, uint32_t from_kek_id, uint32_t kek_id, int64_t now,
+                                  const struct store_actor *actor);
 
 /* ---- message budget ---- */
 

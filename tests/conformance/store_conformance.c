@@ -17,6 +17,7 @@ int store_conformance(const struct store_factory *factory)
     int failed = conformance_store_group();
     failed += conformance_keys_group();
     failed += conformance_states_group();
+    failed += conformance_rewrap_group();
     failed += conformance_history_group();
     failed += conformance_processes_group();
     return failed;
