@@ -72,7 +72,7 @@ const char *cli_config_path(void);
 /* The verbs, each defined in the file of its group. */
 extern const struct cli_verb cli_verb_init;
 extern const struct cli_verb cli_verb_key_create, cli_verb_key_list, cli_verb_key_show, cli_verb_key_rotate,
-    cli_verb_key_suspend, cli_verb_key_resume;
+    cli_verb_key_suspend, cli_verb_key_resume, cli_verb_key_rewrap;
 extern const struct cli_verb cli_verb_inspect, cli_verb_reference, cli_verb_doctor, cli_verb_history;
 
 #endif

@@ -15,8 +15,8 @@
 
 static const struct cli_verb *const verbs[] = {
     &cli_verb_init,       &cli_verb_key_create,  &cli_verb_key_list,   &cli_verb_key_show,
-    &cli_verb_key_rotate, &cli_verb_key_suspend, &cli_verb_key_resume, &cli_verb_history,
-    &cli_verb_inspect,    &cli_verb_reference,   &cli_verb_doctor,
+    &cli_verb_key_rotate, &cli_verb_key_suspend, &cli_verb_key_resume, &cli_verb_key_rewrap,
+    &cli_verb_history,    &cli_verb_inspect,     &cli_verb_reference,  &cli_verb_doctor,
 };
 enum { VERB_COUNT = sizeof(verbs) / sizeof(*verbs) };
 

@@ -283,6 +283,7 @@ void hsm_count(const hsm *instance, struct hsm_counters *counters)
 {
     const struct hsm_counts *counts = &instance->counts;
     counters->wraps = atomic_load(&counts->wraps);
+    counters->rewraps = atomic_load(&counts->rewraps);
     counters->unwraps = atomic_load(&counts->unwraps);
     counters->logins = atomic_load(&counts->logins);
     counters->sessions_opened = atomic_load(&counts->sessions_opened);

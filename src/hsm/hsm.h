@@ -75,6 +75,21 @@ envelope_status hsm_wrap(hsm *instance, const char *uri, const uint8_t *aad, siz
  */
 envelope_status hsm_unwrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length, const uint8_t *blob,
                            size_t blob_length, uint8_t dek[HSM_DEK_SIZE]);
+struct hsm_rewrap {
+    const char *from, *to; /* URIs; may be the same */
+    const uint8_t *aad_from, *aad_to;
+    size_t aad_from_length, aad_to_length;
+    const uint8_t *blob;
+    size_t blob_length;
+};
+/*
+ * Move a wrapped DEK to another KEK and AAD; made as in hsm_wrap, and known to unwrap. Where both KEKs are one key
+ * service's, the service moves it. *inside: so that the DEK never left the service; else it was, for a moment, in
+ * locked memory here or in the module. Errors as of hsm_unwrap and hsm_wrap.
+ */
+envelope_status hsm_rewrap(hsm *instance, const struct hsm_rewrap *move, uint8_t **made, size_t *made_length,
+                           bool *inside);
+
 /*
  * True for the statuses that mean "the token or its KEK cannot be reached now", so that cached DEKs may serve on. Not
  * for KEK_UNKNOWN, KEK_REFUSED, HSM_LOGIN, HSM_PIN_LOCKED: there the token answered, and said no; so a customer
@@ -91,7 +106,7 @@ envelope_status hsm_token_init(hsm *instance, const char *module, const char *la
                                const char *user_pin);
 
 struct hsm_counters {
-    uint64_t wraps, unwraps, logins, sessions_opened, recoveries;
+    uint64_t wraps, unwraps, logins, sessions_opened, recoveries, rewraps;
 };
 void hsm_count(const hsm *instance, struct hsm_counters *counters);
 

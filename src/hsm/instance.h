@@ -20,6 +20,9 @@ envelope_status hsm_enter(void);
 /* The KEK of a URI, parsed once, and its token with the module loaded. */
 envelope_status hsm_kek_get(hsm *instance, const char *uri, int64_t deadline, struct hsm_kek **kek);
 
+/* ENVELOPE_E_KEK_ATTRIBUTES if nothing should be wrapped under it. */
+envelope_status hsm_kek_check_fit(const struct hsm_wrap *wrap);
+
 /*
  * Run work with a session and, unless without_kek, the KEK found. If the token turns out to be lost it is connected
  * anew and work runs once more, within the deadline.

@@ -93,7 +93,7 @@ envelope_status hsm_generate_dek(hsm *instance, const char *uri, uint8_t dek[HSM
 }
 
 /* A KEK that could leave the token protects nothing. */
-static envelope_status check_fit(const struct hsm_wrap *wrap)
+envelope_status hsm_kek_check_fit(const struct hsm_wrap *wrap)
 {
     const struct hsm_kek_view *view = &wrap->view;
     const char *token = wrap->session->token->name, *name = wrap->kek->uri->object_name;
@@ -132,7 +132,7 @@ static envelope_status wrap_dek(struct hsm_wrap *wrap, void *argument)
     uint8_t *body = job->blob + HSM_BLOB_HEADER;
     wrap->aad = job->aad;
     wrap->aad_length = job->aad_length;
-    envelope_status status = check_fit(wrap);
+    envelope_status status = hsm_kek_check_fit(wrap);
     if (status == ENVELOPE_OK)
         status = hsm_kek_mechanism(wrap->kek, &wrap->view, &mechanism);
     if (status != ENVELOPE_OK)

@@ -63,7 +63,7 @@ struct hsm_token {
 
 /* Counters of a struct hsm (hsm_count). */
 struct hsm_counts {
-    _Atomic uint64_t wraps, unwraps, logins, sessions_opened, recoveries;
+    _Atomic uint64_t wraps, unwraps, rewraps, logins, sessions_opened, recoveries;
 };
 
 /* HSM_CALL on a session, which is the first argument of name. */

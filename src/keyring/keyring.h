@@ -100,6 +100,24 @@ envelope_status keyring_rotate(keyring *ring, const char *name, const char *why,
 envelope_status keyring_suspend(keyring *ring, const char *name, uint32_t number, const char *why);
 envelope_status keyring_resume(keyring *ring, const char *name, uint32_t number, const char *why);
 
+struct keyring_rewrap {
+    const char *kek_uri; /* NULL: the KEK the key has; its versions are wrapped anew (new key material) */
+    uint32_t version;    /* 0: all of them, and the key itself: what is made from now on is under that KEK */
+    const char *why;
+};
+struct keyring_rewrapped {
+    size_t moved;
+    size_t inside; /* of those moved: by the key service itself, which the DEK never left */
+    size_t kept;   /* were under that KEK already */
+};
+/*
+ * Move versions to another KEK: new wrapped DEKs, the same DEKs, so that no data is touched and nothing has to be
+ * restarted. Destroyed versions have nothing to move. Each version is a transaction of its own, and nothing
+ * replaces a blob before it is known to unwrap: what was interrupted is taken up again by the same call.
+ */
+envelope_status keyring_rewrap(keyring *ring, const char *name, const struct keyring_rewrap *wanted,
+                               struct keyring_rewrapped *done);
+
 /* hits of a lease are counted when it ends, or is checked again; the others at once. */
 struct keyring_counters {
     uint64_t hits, unwraps, waits, refreshes, rotations, reservations;

@@ -303,6 +303,11 @@ envelope_status keyring_refresh(keyring *ring, int64_t now);
 void keyring_refresh_now(keyring *ring);
 
 /* ---- manage.c ---- */
+enum { KEYRING_WHO_MAX = 96 };
+/* Who we are, for the history. */
+struct store_actor keyring_actor(char who[KEYRING_WHO_MAX], const char *why);
+/* A row of the history for the thread's error, which stays raised. */
+void keyring_note_refusal(keyring *ring, const char *what, const char *name, uint32_t version, envelope_status status);
 /* Rotate if the primary is still expected (0: whatever it is). */
 envelope_status keyring_rotate_from(keyring *ring, const char *name, uint32_t expected, const char *why,
                                     uint32_t *version, bool *by_others);

@@ -11,23 +11,21 @@
 #include "base/error.h"
 #include "keyring/binding.h"
 
-enum { WHO_MAX = 96 };
-
-static struct store_actor actor_here(char who[WHO_MAX], const char *why)
+struct store_actor keyring_actor(char who[KEYRING_WHO_MAX], const char *why)
 {
     char program[48];
     text_printable(program_invocation_short_name, strlen(program_invocation_short_name), program, sizeof program);
-    snprintf(who, WHO_MAX, "uid %u pid %d %s", (unsigned)getuid(), (int)getpid(), program);
+    snprintf(who, KEYRING_WHO_MAX, "uid %u pid %d %s", (unsigned)getuid(), (int)getpid(), program);
     return (struct store_actor){who, why};
 }
 
 /* A refused change leaves a row too, if the store can take one; the error that is raised stays the refusal's. */
-static void note_refusal(keyring *ring, const char *what, const char *name, uint32_t version, envelope_status status)
+void keyring_note_refusal(keyring *ring, const char *what, const char *name, uint32_t version, envelope_status status)
 {
     store *opened = atomic_load_explicit(&ring->opened, memory_order_acquire);
-    char text[KEYRING_TEXT_MAX], who[WHO_MAX];
+    char text[KEYRING_TEXT_MAX], who[KEYRING_WHO_MAX];
     snprintf(text, sizeof text, "%s", error_text());
-    struct store_actor actor = actor_here(who, text);
+    struct store_actor actor = keyring_actor(who, text);
     if (opened)
         (void)store_history_add(opened, clock_wall(), what, name, version, envelope_status_name(status), &actor);
     error_raise(status, "%s", text);
@@ -116,8 +114,8 @@ static envelope_status create(keyring *ring, store *opened, const char *name, co
     if (!status)
         status = wrap_new(ring, opened, name, 1, kek_id, uri, &first);
     if (!status) {
-        char who[WHO_MAX];
-        struct store_actor actor = actor_here(who, NULL);
+        char who[KEYRING_WHO_MAX];
+        struct store_actor actor = keyring_actor(who, NULL);
         status = store_key_create(opened, name, limit, &first.row, &actor);
     }
     free(first.blob);
@@ -183,8 +181,8 @@ static envelope_status rotate(keyring *ring, store *opened, struct rotation *rot
     struct wrapped next;
     status = wrap_new(ring, opened, rotation->name, primary + 1, key.kek_id, uri, &next);
     if (!status) {
-        char who[WHO_MAX];
-        struct store_actor actor = actor_here(who, rotation->why);
+        char who[KEYRING_WHO_MAX];
+        struct store_actor actor = keyring_actor(who, rotation->why);
         status = store_key_rotate(opened, rotation->name, primary, &next.row, &actor);
     }
     free(next.blob);
@@ -204,12 +202,14 @@ envelope_status keyring_rotate_from(keyring *ring, const char *name, uint32_t ex
     struct rotation rotation = {.name = name, .why = why, .expected = expected};
     keyring_gate_enter();
     envelope_status status = rotate(ring, opened, &rotation);
+    if (status == ENVELOPE_E_STORE_CONFLICT) /* moved to another KEK at that moment: once more, under that one */
+        status = rotate(ring, opened, &rotation);
     keyring_gate_leave();
     if (status == ENVELOPE_E_KEY_UNKNOWN)
         return error_raise(status, "there is no key \"%s\" to rotate", name);
     if (status) {
         error_context(status, "rotating key \"%s\"", name);
-        note_refusal(ring, "rotate", name, 0, status);
+        keyring_note_refusal(ring, "rotate", name, 0, status);
         return status;
     }
     if (!rotation.by_others)
@@ -271,15 +271,15 @@ static envelope_status move(keyring *ring, const char *name, uint32_t number, co
     store *opened = keyring_connect(ring);
     if (!opened)
         return error_status();
-    char who[WHO_MAX];
-    struct store_actor actor = actor_here(who, why);
+    char who[KEYRING_WHO_MAX];
+    struct store_actor actor = keyring_actor(who, why);
     envelope_status status =
         number == 0 ? key_move(opened, name, suspend, &actor) : version_move(opened, name, number, suspend, &actor);
     if (status == ENVELOPE_E_KEY_UNKNOWN)
         return error_raise(status, "there is no key \"%s\" to %s", name, what);
     if (status) {
         error_context(status, "cannot %s key \"%s\"", what, name);
-        note_refusal(ring, what, name, number, status);
+        keyring_note_refusal(ring, what, name, number, status);
         return status;
     }
     keyring_refresh_now(ring);

@@ -1,0 +1,120 @@
+/* Moving a wrapped DEK from one KEK to another. */
+#include <stdlib.h>
+#include <string.h>
+
+#include <openssl/crypto.h>
+
+#include "base/error.h"
+#include "base/secmem.h"
+#include "hsm/instance.h"
+#include "hsm/service.h"
+
+struct moving {
+    const struct hsm_rewrap *move;
+    struct hsm_kek *to;
+    bool apart;    /* they have no service in common that could do it */
+    bool inside;   /* the DEK never left the service */
+    uint8_t *blob; /* HSM_BLOB_HEADER + HSM_BODY_MAX */
+    size_t length;
+};
+
+/* One service has both KEKs: it moves the DEK, and is asked whether it would open what it made before that is believed.
+ */
+static envelope_status move_inside(struct hsm_wrap *from, void *argument)
+{
+    struct moving *job = argument;
+    const struct hsm_rewrap *move = job->move;
+    struct hsm_wrap to = {
+        .kek = job->to, .session = from->session, .aad = move->aad_to, .aad_length = move->aad_to_length};
+    enum hsm_mechanism mechanism = 0;
+    envelope_status status = hsm_kek_resolve(job->to, from->session, &to.view);
+    if (status == ENVELOPE_OK)
+        status = hsm_kek_check_fit(&to);
+    if (status == ENVELOPE_OK)
+        status = hsm_kek_mechanism(job->to, &to.view, &mechanism);
+    if (status != ENVELOPE_OK)
+        return status;
+    job->apart = mechanism != HSM_KEY_SERVICE || !from->view.has_service;
+    if (job->apart)
+        return ENVELOPE_OK;
+    from->aad = move->aad_from;
+    from->aad_length = move->aad_from_length;
+    size_t made = 0;
+    status = hsm_service_rewrap(from, &to, move->blob + HSM_BLOB_HEADER, move->blob_length - HSM_BLOB_HEADER,
+                                job->blob + HSM_BLOB_HEADER, &made, &job->inside);
+    if (status == ENVELOPE_OK)
+        status = hsm_service_try(&to, job->blob + HSM_BLOB_HEADER, made);
+    if (status != ENVELOPE_OK)
+        return status;
+    job->blob[0] = HSM_BLOB_FORMAT;
+    job->blob[1] = HSM_KEY_SERVICE;
+    job->length = HSM_BLOB_HEADER + made;
+    return ENVELOPE_OK;
+}
+
+static envelope_status rewrap_inside(hsm *instance, struct moving *job)
+{
+    struct hsm_kek *from = NULL;
+    const struct hsm_rewrap *move = job->move;
+    int64_t deadline = hsm_deadline(instance);
+    envelope_status status = hsm_enter();
+    if (status == ENVELOPE_OK)
+        status = hsm_kek_get(instance, move->from, deadline, &from);
+    if (status == ENVELOPE_OK)
+        status = hsm_kek_get(instance, move->to, deadline, &job->to);
+    if (status != ENVELOPE_OK)
+        return status;
+    job->apart = from->token != job->to->token || !from->token->module->service ||
+                 move->blob_length <= HSM_BLOB_HEADER || move->blob_length > HSM_BLOB_HEADER + HSM_BODY_MAX ||
+                 move->blob[0] != HSM_BLOB_FORMAT || move->blob[1] != HSM_KEY_SERVICE;
+    return job->apart ? ENVELOPE_OK : hsm_run(instance, move->from, false, move_inside, job);
+}
+
+/* Unwrapped and wrapped again here, in locked memory; what was made must give the same DEK before it is believed. */
+static envelope_status rewrap_here(hsm *instance, const struct hsm_rewrap *move, uint8_t **made, size_t *made_length)
+{
+    uint8_t *dek = secmem_alloc((size_t)2 * HSM_DEK_SIZE);
+    uint8_t *blob = NULL;
+    size_t length = 0;
+    if (!dek)
+        return error_status();
+    uint8_t *again = dek + HSM_DEK_SIZE;
+    envelope_status status =
+        hsm_unwrap(instance, move->from, move->aad_from, move->aad_from_length, move->blob, move->blob_length, dek);
+    if (status == ENVELOPE_OK)
+        status = hsm_wrap(instance, move->to, move->aad_to, move->aad_to_length, dek, &blob, &length);
+    if (status == ENVELOPE_OK)
+        status = hsm_unwrap(instance, move->to, move->aad_to, move->aad_to_length, blob, length, again);
+    if (status == ENVELOPE_OK && CRYPTO_memcmp(dek, again, HSM_DEK_SIZE) != 0)
+        status = error_raise(ENVELOPE_E_UNWRAP, "the token unwraps another key than it wrapped");
+    secmem_free(dek);
+    if (status != ENVELOPE_OK) {
+        free(blob);
+        return status;
+    }
+    *made = blob;
+    *made_length = length;
+    return ENVELOPE_OK;
+}
+
+envelope_status hsm_rewrap(hsm *instance, const struct hsm_rewrap *move, uint8_t **made, size_t *made_length,
+                           bool *inside)
+{
+    uint8_t space[HSM_BLOB_HEADER + HSM_BODY_MAX];
+    struct moving job = {.move = move, .blob = space};
+    *inside = false;
+    envelope_status status = rewrap_inside(instance, &job);
+    if (status == ENVELOPE_OK && job.apart)
+        status = rewrap_here(instance, move, made, made_length);
+    else if (status == ENVELOPE_OK) {
+        *made = malloc(job.length);
+        if (!*made)
+            return error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a wrapped data key");
+        memcpy(*made, space, job.length);
+        *made_length = job.length;
+        *inside = job.inside;
+    }
+    if (status == ENVELOPE_OK)
+        atomic_fetch_add(&instance->counts.rewraps, 1);
+    return status;
+}
