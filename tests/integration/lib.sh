@@ -21,9 +21,12 @@ fail() {
     exit 1
 }
 
-# rig [DIR]: make a rig and take its environment.
+# shellcheck source=backend.sh
+. "$SOURCE_DIR/tests/integration/backend.sh"
+
+# rig [DIR]: make a rig and take its environment. Its KEK is where ENVELOPE_RIG says.
 rig() {
-    envelope init --softhsm "${1:-rig}" >init.log || fail "envelope init: $(cat init.log)"
+    backend_rig "${1:-rig}"
     use "${1:-rig}"
 }
 use() {

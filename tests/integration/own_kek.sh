@@ -3,21 +3,20 @@
 # shellcheck source=lib.sh
 . "$SOURCE_DIR/tests/integration/lib.sh"
 rig
-module=$(sed -n 's/^module *= *//p' rig/envelope.cnf)
-tool() { timeout 60 pkcs11-tool --module "$module" --token-label envelope --login --pin "$(cat rig/pin)" "$@" >tool.log 2>&1 || fail "pkcs11-tool: $(cat tool.log)"; }
-tool --keygen --key-type AES:32 --label tenant --sensitive
-envelope key create tenant-42 --kek 'pkcs11:token=envelope;object=tenant;type=secret-key' >/dev/null
-envelope key show tenant-42 | grep -q 'object=tenant' || fail "show: $(envelope key show tenant-42)"
+backend_kek_make tenant
+object=$(backend_kek_label tenant)
+envelope key create tenant-42 --kek "pkcs11:token=envelope;object=$object;type=secret-key" >/dev/null
+envelope key show tenant-42 | grep -q "object=$object" || fail "show: $(envelope key show tenant-42)"
 echo data >plain
 encrypt "$(name_hex tenant-42)" plain tenant.enc
 encrypt "$zero" plain other.enc
 # a_rotation_keeps_the_kek
 envelope key rotate tenant-42 >/dev/null
-[ "$(envelope key show tenant-42 | grep -c object=tenant)" -eq 2 ] || fail "show: $(envelope key show tenant-42)"
+[ "$(envelope key show tenant-42 | grep -c "object=$object")" -eq 2 ] || fail "show: $(envelope key show tenant-42)"
 decrypt "$zero" tenant.enc opened
 cmp plain opened
 
-tool --delete-object --type secrkey --label tenant
+backend_kek_delete tenant
 refused 'tenant' decrypt "$zero" tenant.enc opened
 decrypt "$zero" other.enc opened
 cmp plain opened

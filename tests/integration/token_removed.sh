@@ -4,6 +4,7 @@
 # shellcheck source=lib.sh
 . "$SOURCE_DIR/tests/integration/lib.sh"
 rig
+backend_patience 1s
 printf '[cache]\nttl = 500ms\ngrace = 3s\n' >>rig/envelope.cnf
 sed -i 's/^default-key.*/&\ndeadline = 1s/' rig/envelope.cnf
 
@@ -19,7 +20,7 @@ try() {
 
 try
 [ "$reply" = ok ] || fail "at first: $reply"
-mv rig/tokens/* .
+backend_away
 # cached_keys_serve_on: the ttl has passed, the grace has not
 sleep 1
 try
@@ -32,7 +33,7 @@ for _ in $(seq 60); do
 done
 [[ $reply == *envelope* ]] && [[ $reply == *token* ]] || fail "after the grace: $reply"
 # back_again_without_a_restart
-mv ./*-*-*-* rig/tokens/
+backend_back
 for _ in $(seq 60); do
     sleep 0.2
     try
@@ -43,7 +44,7 @@ exec 7>&-
 wait "$program" || fail "the program ended with $?"
 
 # a_new_program_without_the_token is told so
-mv rig/tokens/* .
+backend_away
 echo data >plain
 refused 'token' encrypt "$zero" plain never.enc
 refused_with 4 'token' envelope key rotate default
