@@ -162,6 +162,16 @@ says "encrypt second - $dek" "CKR_KEY_HANDLE_INVALID *was it deleted*" # not a n
 says "decrypt second - $sealed" "CKR_KEY_HANDLE_INVALID *was it deleted*"
 bao_api GET transit/keys/second >/dev/null 2>&1 && fail "the deleted key came back"
 
+part "disabled, and enabled again without a restart"
+if bao_api DELETE transit/keys/kek/soft-delete >/dev/null 2>&1; then
+    says "decrypt kek financial/3 $blob" "CKR_KEY_FUNCTION_NOT_PERMITTED *soft-deleted*restore*"
+    says "encrypt kek financial/3 $dek" "CKR_KEY_FUNCTION_NOT_PERMITTED *"
+    bao_api POST transit/keys/kek/soft-delete-restore '{}' >/dev/null || fail "restore"
+    says "decrypt kek financial/3 $blob" "ok $dek"
+else
+    echo "left out: only OpenBao can disable a key (soft-delete)"
+fi
+
 part "only the keys named in kms.cnf"
 with_token "keys = kek, absent"
 says "find kek" "ok 1"
