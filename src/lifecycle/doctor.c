@@ -432,6 +432,68 @@ static void check_programs(struct lifecycle_diagnosis *diagnosis)
     check_program(diagnosis, "openssl.cnf", "conf", conf ? conf : "OpenSSL's own configuration file");
 }
 
+/* Run a probe; its category, 0 if it crashed or hung, and what it says. */
+static char run_probe(const char *how, struct probe *probe, const char **text)
+{
+    pid_t process;
+    int from;
+    *text = "cannot start a process to try";
+    if (!probe_start(how, &process, &from))
+        return 0;
+    probe_collect(probe, process, from);
+    char category = probe_line(probe, text);
+    if (probe->late || WIFSIGNALED(probe->status) || category == 0)
+        *text = probe->late ? "a program hung and was ended" : "a program crashed or said nothing of use";
+    return probe->late || WIFSIGNALED(probe->status) ? 0 : category;
+}
+
+static bool hand_on_reference(keyring *ring)
+{
+    struct lifecycle_reference reference;
+    char hex[2 * LIFECYCLE_REFERENCE_SIZE + 1];
+    store *keys = keyring_store(ring);
+    if (!keys || lifecycle_reference(keys, keyring_settings(ring)->default_key, 0, &reference) != ENVELOPE_OK)
+        return false;
+    text_hex(reference.bytes, sizeof(reference.bytes), hex);
+    return setenv(DOCTOR_REFERENCE, hex, 1) == 0;
+}
+
+/* The standard ciphers under key references, and what uses them with keys of its own. */
+static void check_references(struct lifecycle_diagnosis *diagnosis, keyring *ring)
+{
+    static const char name[] = "key references";
+    struct probe probe = {0}, tls = {0};
+    const char *text;
+    bool handed = hand_on_reference(ring);
+    char category = run_probe("references", &probe, &text);
+    if (category == DOCTOR_PROBE_UNASKED || category == DOCTOR_PROBE_LOAD)
+        return;
+    if (!handed) {
+        skip(diagnosis, name, "not tried: the default key cannot be referred to (%s)", error_text());
+        error_clear();
+        return;
+    }
+    if (category == DOCTOR_PROBE_GOOD)
+        good(diagnosis, name, "a program encrypts with a reference in place of a key");
+    else if (category == DOCTOR_PROBE_PASSED_BY)
+        fail(
+            diagnosis, name, ENVELOPE_E_CONFIG,
+            "Add default_properties = ?provider=envelope to the section that alg_section names. Until then a reference "
+            "is used as the key itself, and it is no secret.",
+            "openssl.cnf has key-references, but programs get the default provider's ciphers");
+    else
+        fail(diagnosis, name, ENVELOPE_E_CRYPTO, NULL, "%s", text);
+
+    category = run_probe("tls", &tls, &text);
+    if (category == DOCTOR_PROBE_GOOD)
+        good(diagnosis, "TLS", "handshakes beside key references");
+    else
+        warn(diagnosis, "TLS",
+             "Is a cipher of TLS denied by raw-keys? libssl's own keys are raw keys: deny that cipher only where no "
+             "program uses TLS.",
+             "no handshake under this openssl.cnf: %s", text);
+}
+
 /* The programs that are tried must read the configuration that is checked. */
 static bool hand_on_config(const char *path)
 {
@@ -463,7 +525,9 @@ envelope_status lifecycle_doctor(const char *path, struct lifecycle_diagnosis *d
     else
         skip(diagnosis, "default key", "without a store there is none");
     check_locked_memory(diagnosis);
-    if (hand_on_config(path))
+    if (hand_on_config(path)) {
         check_programs(diagnosis);
+        check_references(diagnosis, ring);
+    }
     return ENVELOPE_OK;
 }

@@ -12,7 +12,17 @@ enum doctor_probe_category {
     DOCTOR_PROBE_NO_DEFAULT = 'N',    /* it switches the default provider off */
     DOCTOR_PROBE_FETCH = 'F',
     DOCTOR_PROBE_ENCRYPT = 'E',
-    DOCTOR_PROBE_DECRYPT = 'D'
+    DOCTOR_PROBE_DECRYPT = 'D',
+    DOCTOR_PROBE_UNASKED = 'U',   /* key-references is not set */
+    DOCTOR_PROBE_PASSED_BY = 'P', /* it is, but programs get the default provider's ciphers */
+    DOCTOR_PROBE_TLS = 'T'        /* no handshake */
 };
+
+/* For the probe of key references: one in hexadecimal, in the environment. Not a secret. */
+#define DOCTOR_REFERENCE "ENVELOPE_DOCTOR_REFERENCE"
+
+/* ---- doctor_references.c, doctor_tls.c: in the process of the probe; the category, 0 if all is well ---- */
+int doctor_probe_references(void);
+int doctor_probe_tls(void);
 
 #endif

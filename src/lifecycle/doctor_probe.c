@@ -140,9 +140,18 @@ static int probe_configuration(void)
     return round_trip(NULL);
 }
 
+static int probe_other(int (*probe)(void))
+{
+    int category = OPENSSL_init_crypto(OPENSSL_INIT_LOAD_CONFIG, NULL) == 1 ? probe() : DOCTOR_PROBE_LOAD;
+    return category ? report((char)category) : 0;
+}
+
 int lifecycle_doctor_probe(const char *how)
 {
-    int status = strcmp(how, "module") == 0 ? probe_module() : probe_configuration();
+    int status = strcmp(how, "module") == 0       ? probe_module()
+                 : strcmp(how, "references") == 0 ? probe_other(doctor_probe_references)
+                 : strcmp(how, "tls") == 0        ? probe_other(doctor_probe_tls)
+                                                  : probe_configuration();
     if (status == 0)
         printf("%s%c\n", DOCTOR_PROBE_MARK, DOCTOR_PROBE_GOOD);
     fflush(stdout);
