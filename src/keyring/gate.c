@@ -21,6 +21,8 @@ static struct {
 
 /* A thread is inside once, however deep its calls go. */
 static _Thread_local unsigned depth;
+/* This thread closed it and is forking. A handler that is added while a fork runs sees only the end of that fork. */
+static _Thread_local bool closed;
 
 void keyring_gate_enter(void)
 {
@@ -54,6 +56,7 @@ static void before_fork(void)
     unsigned ours = depth > 0;
     pthread_mutex_lock(&gate.lock);
     gate.forks++;
+    closed = true;
     int rv = 0;
     while (gate.inside > ours && rv == 0)
         rv = pthread_cond_timedwait(&gate.left, &gate.lock, &until);
@@ -61,6 +64,9 @@ static void before_fork(void)
 
 static void after_fork(void)
 {
+    if (!closed)
+        return;
+    closed = false;
     gate.forks--;
     if (gate.forks == 0)
         pthread_cond_broadcast(&gate.opened);
@@ -69,6 +75,9 @@ static void after_fork(void)
 
 static void in_child(void)
 {
+    if (!closed)
+        return;
+    closed = false;
     gate.forks = 0;
     gate.inside = depth > 0;
     /* Nobody waits on these here, but the parent's waiters stand in them. */

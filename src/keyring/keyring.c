@@ -16,6 +16,8 @@ static const int64_t connect_retry = CLOCK_SECOND / 4;
 
 static pthread_mutex_t rings_lock = PTHREAD_MUTEX_INITIALIZER;
 static keyring *rings;
+/* This thread holds them and is forking. A handler that is added while a fork runs sees only the end of that fork. */
+static _Thread_local bool rings_held;
 
 /* The forking thread holds every lock of ours, so that in the child none is held by a thread that is not there. */
 static void fork_prepare(void)
@@ -23,10 +25,14 @@ static void fork_prepare(void)
     pthread_mutex_lock(&rings_lock);
     for (keyring *ring = rings; ring; ring = ring->next_ring)
         pthread_mutex_lock(&ring->lock);
+    rings_held = true;
 }
 
 static void fork_parent(void)
 {
+    if (!rings_held)
+        return;
+    rings_held = false;
     for (keyring *ring = rings; ring; ring = ring->next_ring)
         pthread_mutex_unlock(&ring->lock);
     pthread_mutex_unlock(&rings_lock);
@@ -34,6 +40,9 @@ static void fork_parent(void)
 
 static void fork_child(void)
 {
+    if (!rings_held)
+        return;
+    rings_held = false;
     for (keyring *ring = rings; ring; ring = ring->next_ring) {
         keyring_flights_forget(ring);
         /* Look soon, and sweep out entries that are wiped here. */
