@@ -99,8 +99,6 @@ static envelope_status check_usable(const struct reference_cipher *cipher, const
     const struct reference_set *set = cipher->set;
     if (set->failure != ENVELOPE_OK)
         return error_raise(set->failure, "%s", set->failure_text ? set->failure_text : "");
-    if (libctx_inside())
-        return error_raise(ENVELOPE_E_RECURSION, "the PKCS#11 module used a key reference while serving it");
     if (looks != LOOKS_BINARY)
         return error_raise(
             ENVELOPE_E_REFERENCE,

@@ -9,6 +9,7 @@ upstream=${version%-*}
 fetch_source() {
     local list=/etc/apt/sources.list.d/debian.sources options=()
     # Debian's containers name no source packages: ask for them here, without touching the system.
+    # shellcheck disable=SC2016 # apt's own variable
     if ! apt-get indextargets --format '$(TARGET_OF)' 2>/dev/null | grep -qx deb-src; then
         [ -f "$list" ] || return 1
         mkdir -p apt/lists/partial

@@ -3,7 +3,7 @@
 # reference wherever SQL names it: in a view, a function, a parameter of the application.
 # shellcheck source=lib.sh
 . "$SOURCE_DIR/tests/clients/lib.sh"
-bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | tail -n 1)
+bin=$(find /usr/lib/postgresql -maxdepth 2 -name bin 2>/dev/null | sort -V | tail -n 1)
 [ -n "$bin" ] || skip "PostgreSQL is not installed (script/bootstrap)"
 ls "$bin"/../../../../share/postgresql/*/extension/pgcrypto.control >/dev/null 2>&1 || skip "pgcrypto is not installed"
 iv=000102030405060708090a0b0c0d0e0f

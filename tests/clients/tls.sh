@@ -19,7 +19,7 @@ stop() {
 trap stop EXIT
 
 start() {
-    openssl s_server -accept 127.0.0.1:0 -cert server.pem -key sealed.key -pass pass:secret -rev "$@" >server.log 2>&1 &
+    openssl s_server -accept 127.0.0.1:0 -cert server.pem -key sealed.key -pass pass:secret -rev >server.log 2>&1 &
     server=$!
     for _ in $(seq 100); do
         port=$(sed -n 's/^ACCEPT .*:\([0-9]*\)$/\1/p' server.log)
