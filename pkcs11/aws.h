@@ -31,8 +31,6 @@ struct aws {
 /* --- aws_endpoint.c --- */
 envelope_status aws_open(const struct token_settings *settings, void **state);
 void aws_close(void *state);
-/* ENVELOPE_E_CONFIG unless https://HOST[:PORT], or http:// to this machine. what names the setting. */
-envelope_status aws_check_endpoint(const struct token_settings *settings, const char *what, const char *url);
 
 /* --- aws_request.c: one KMS action, signed; the body is begun with "{" by open and closed by close --- */
 enum backend_step aws_request_open(const struct aws *aws, struct backend_call *call, const char *action,

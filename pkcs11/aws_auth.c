@@ -1,7 +1,6 @@
 /* Getting credentials: the plan's first source, then its roles by STS. */
 #include "aws.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -12,6 +11,7 @@
 #include "base/text.h"
 #include "json.h"
 #include "local.h"
+#include "web.h"
 
 enum stage { STAGE_WEB_IDENTITY = 1, STAGE_CONTAINER, STAGE_IMDS_TOKEN, STAGE_IMDS_ROLE, STAGE_IMDS_KEYS, STAGE_ROLE };
 
@@ -56,23 +56,6 @@ static int64_t time_of(const char *text)
 
 /* --- STS --- */
 
-static void add_parameter(struct buffer *body, const char *name, const char *value)
-{
-    static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~";
-    buffer_append_text(body, body->length ? "&" : "");
-    buffer_append_text(body, name);
-    buffer_append_text(body, "=");
-    for (; *value; value++) {
-        char escape[4];
-        if (strchr(plain, *value)) {
-            buffer_append(body, value, 1);
-            continue;
-        }
-        snprintf(escape, sizeof escape, "%%%02X", (unsigned char)*value);
-        buffer_append(body, escape, 3);
-    }
-}
-
 static enum backend_step ask_sts(const struct aws *aws, struct backend_call *call, const char *action,
                                  const struct aws_role *role, struct http_request *request)
 {
@@ -83,12 +66,12 @@ static enum backend_step ask_sts(const struct aws *aws, struct backend_call *cal
         status = http_request_header(request, "Content-Type", "application/x-www-form-urlencoded; charset=utf-8");
     if (status)
         return fail(call, status);
-    add_parameter(&request->body, "Action", action);
-    add_parameter(&request->body, "Version", "2011-06-15");
-    add_parameter(&request->body, "RoleArn", role->arn);
-    add_parameter(&request->body, "RoleSessionName", role->session_name);
+    web_form_add(&request->body, "Action", action);
+    web_form_add(&request->body, "Version", "2011-06-15");
+    web_form_add(&request->body, "RoleArn", role->arn);
+    web_form_add(&request->body, "RoleSessionName", role->session_name);
     if (role->external_id)
-        add_parameter(&request->body, "ExternalId", role->external_id);
+        web_form_add(&request->body, "ExternalId", role->external_id);
     return BACKEND_SEND;
 }
 
@@ -103,7 +86,7 @@ static enum backend_step ask_web_identity(const struct aws *aws, struct backend_
         return fail(call, error_raise(ENVELOPE_E_HSM_LOGIN, "the web identity token cannot be used: %s", error_text()));
     enum backend_step step = ask_sts(aws, call, "AssumeRoleWithWebIdentity", &auth->plan.web_role, request);
     if (step == BACKEND_SEND)
-        add_parameter(&request->body, "WebIdentityToken", buffer_text(&token));
+        web_form_add(&request->body, "WebIdentityToken", buffer_text(&token));
     buffer_clear(&token);
     call->stage = STAGE_WEB_IDENTITY;
     if (step == BACKEND_SEND && !buffer_ok(&request->body))
@@ -163,10 +146,10 @@ static enum backend_step read_sts(struct backend_call *call, const struct http_r
 static enum backend_step read_agent(struct backend_call *call, const struct http_reply *reply, const char *source)
 {
     struct buffer texts[4] = {{0}, {0}, {0}, {0}}, body = {0};
-    struct json_secret secrets[4] = {{"AccessKeyId", &texts[0], false},
-                                     {"SecretAccessKey", &texts[1], false},
-                                     {"Token", &texts[2], false},
-                                     {"Expiration", &texts[3], false}};
+    struct json_secret secrets[4] = {{.name = "AccessKeyId", .to = &texts[0]},
+                                     {.name = "SecretAccessKey", .to = &texts[1]},
+                                     {.name = "Token", .to = &texts[2]},
+                                     {.name = "Expiration", .to = &texts[3]}};
     buffer_append(&body, reply->body.bytes, reply->body.length);
     bool taken = json_take_secrets(&body, secrets, 4);
     json_t *root = json_read(&body);

@@ -6,35 +6,10 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "local.h"
+#include "web.h"
 
 const char *const aws_source_names[] = {"auto",      "environment", "profile", "web-identity",
                                         "container", "instance",    NULL};
-
-static bool is_this_machine(const char *host)
-{
-    static const char *const names[] = {"127.0.0.1", "localhost", "[::1]"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        size_t length = strlen(names[i]);
-        if (strncmp(host, names[i], length) == 0 && (host[length] == ':' || !host[length]))
-            return true;
-    }
-    return false;
-}
-
-envelope_status aws_check_endpoint(const struct token_settings *settings, const char *what, const char *url)
-{
-    const char *host = strstr(url, "://");
-    host = host ? host + 3 : url;
-    if (!*host || strpbrk(host, "/?#@ \\") || text_is_key_name(url, strlen(url)) == false)
-        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: %s must be https://HOST or https://HOST:PORT",
-                           settings->label, what);
-    if (strncmp(url, "https://", 8) == 0 || (strncmp(url, "http://", 7) == 0 && is_this_machine(host)))
-        return ENVELOPE_OK;
-    return error_raise(ENVELOPE_E_CONFIG,
-                       "[token %s]: %s must begin with https://; http:// is for this machine only, since keys travel "
-                       "in the replies",
-                       settings->label, what);
-}
 
 /* The region: the setting, the environment, the profile. */
 static envelope_status find_region(const struct token_settings *settings, char **region)
@@ -84,7 +59,7 @@ static envelope_status choose_endpoint(const struct aws *aws, const char *what, 
     size_t length = strlen(*endpoint);
     if (length && (*endpoint)[length - 1] == '/')
         (*endpoint)[length - 1] = '\0';
-    return aws_check_endpoint(aws->settings, configured ? what : variable, *endpoint);
+    return web_check_endpoint(aws->settings, configured ? what : variable, *endpoint);
 }
 
 /* IMDS speaks plain HTTP on its link-local address and nowhere else. */
@@ -104,7 +79,7 @@ static envelope_status choose_imds(struct aws *aws)
     if (strcmp(aws->imds_endpoint, "http://169.254.169.254") == 0 ||
         strcmp(aws->imds_endpoint, "http://[fd00:ec2::254]") == 0)
         return ENVELOPE_OK;
-    return aws_check_endpoint(aws->settings, "imds-endpoint", aws->imds_endpoint);
+    return web_check_endpoint(aws->settings, "imds-endpoint", aws->imds_endpoint);
 }
 
 static envelope_status refuse_foreign(const struct token_settings *settings)

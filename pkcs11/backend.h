@@ -125,6 +125,7 @@ struct backend {
     size_t max_plaintext;  /* of one ENCRYPT with BACKEND_AEAD */
     size_t max_ciphertext; /* of one ENCRYPT with BACKEND_AEAD: what a caller's buffer must hold to be sure */
     bool oaep_sha1, oaep_sha256;
+    bool rsa_aead;  /* BACKEND_AEAD with RSA keys as well: the backend binds the associated data itself */
     bool random;    /* the service has a random number generator */
     bool reencrypt; /* REWRAP without plaintext leaving the service */
 

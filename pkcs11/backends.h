@@ -8,5 +8,8 @@ extern const struct backend *const backends_known[]; /* NULL-terminated */
 
 extern const struct backend aws_backend;
 extern const struct backend bao_backend;
+extern const struct backend azure_backend;
+extern const struct backend azure_hsm_backend;
+extern const struct backend gcp_backend;
 
 #endif

@@ -48,7 +48,7 @@ static CK_RV take_oaep_params(const struct backend *backend, const CK_MECHANISM 
 /* The key must be one of the service's, of the mechanism's kind, and its right half. */
 static CK_RV take_key(struct call *call, struct operation *operation, enum operation_kind kind, CK_OBJECT_HANDLE handle)
 {
-    bool rsa = operation->cipher != BACKEND_AEAD;
+    bool oaep = operation->cipher != BACKEND_AEAD;
     CK_RV rv = CKR_OK;
     enum keys_part part;
     const struct backend_key *key = keys_acquire(call->token->keys, handle, &part);
@@ -59,7 +59,8 @@ static CK_RV take_key(struct call *call, struct operation *operation, enum opera
         return session_key ? call_refuse(CKR_KEY_FUNCTION_NOT_PERMITTED, "a session key can be wrapped, no more")
                            : call_refuse(CKR_KEY_HANDLE_INVALID, "there is no such key on this token now");
     }
-    if ((key->type == BACKEND_KEY_RSA) != rsa)
+    bool rsa = key->type == BACKEND_KEY_RSA;
+    if (oaep ? !rsa : rsa && !call->token->backend->rsa_aead)
         rv = call_refuse(CKR_KEY_TYPE_INCONSISTENT, "the key %s is of another kind than the mechanism", key->label);
     else if (rsa && (part == KEYS_PUBLIC) != (kind == OPERATION_ENCRYPT))
         rv = call_refuse(CKR_KEY_FUNCTION_NOT_PERMITTED, "RSA encrypts with the public and decrypts with the private "

@@ -38,9 +38,15 @@ static bool take(struct buffer *body, size_t from, size_t to, struct json_secret
         return false;
     secret->found = true;
     for (size_t at = from; at < to; at++) {
-        if (body->bytes[at] == '\\' && (at + 1 == to || body->bytes[++at] != '/'))
-            return false;
-        buffer_append(secret->to, body->bytes + at, 1);
+        const char *byte = (const char *)body->bytes + at;
+        if (*byte == '\\') {
+            byte = ++at < to ? byte + 1 : "";
+            if (*byte == 'n' && secret->lines)
+                byte = "\n";
+            else if (*byte != '/')
+                return false;
+        }
+        buffer_append(secret->to, byte, 1);
     }
     secmem_wipe(body->bytes + from, to - from);
     memset(body->bytes + from, ' ', to - from);

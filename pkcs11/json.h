@@ -17,11 +17,12 @@ struct json_secret {
     const char *name;  /* of the member, at any depth */
     struct buffer *to; /* its value is appended; left alone if there is no such member */
     bool found;
+    bool lines; /* it may hold \n, which becomes a line's end: PEM */
 };
 
 /*
  * Move the string values of these members out of body. False if one of them occurs twice or holds an escape other
- * than \/ (base64 and tokens need none).
+ * than \/ (base64 and tokens need none) and, where lines are meant, \n.
  */
 bool json_take_secrets(struct buffer *body, struct json_secret *secrets, size_t count);
 

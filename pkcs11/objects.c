@@ -118,10 +118,11 @@ static CK_RV give_rsa(CK_ATTRIBUTE *attribute, const struct backend_key *key, co
     return rv;
 }
 
-static CK_RV give_mechanisms(CK_ATTRIBUTE *attribute, const struct backend_key *key)
+static CK_RV give_mechanisms(CK_ATTRIBUTE *attribute, const struct backend *backend, const struct backend_key *key)
 {
-    CK_MECHANISM_TYPE type = key->type == BACKEND_KEY_RSA ? CKM_RSA_PKCS_OAEP : CKM_ENVELOPE_KMS_WRAP;
-    return give(attribute, &type, sizeof type);
+    CK_MECHANISM_TYPE types[2] = {CKM_ENVELOPE_KMS_WRAP, CKM_RSA_PKCS_OAEP};
+    bool rsa = key->type == BACKEND_KEY_RSA, wraps = !rsa || backend->rsa_aead;
+    return give(attribute, types + !wraps, sizeof types[0] * (size_t)(wraps + rsa));
 }
 
 static CK_RV rsa_attribute(const struct backend_key *key, enum keys_part part, CK_ATTRIBUTE *attribute)
@@ -199,7 +200,6 @@ CK_RV key_attribute(const struct token_settings *settings, const struct backend 
                     enum keys_part part, CK_ATTRIBUTE *attribute)
 {
     bool secret = part != KEYS_PUBLIC;
-    (void)backend;
     switch (attribute->type) {
     case CKA_TOKEN:
         return give_bool(attribute, true);
@@ -222,7 +222,7 @@ CK_RV key_attribute(const struct token_settings *settings, const struct backend 
     case CKA_LOCAL:
         return give_bool(attribute, !key->imported);
     case CKA_ALLOWED_MECHANISMS:
-        return give_mechanisms(attribute, key);
+        return give_mechanisms(attribute, backend, key);
     case CKA_SENSITIVE:
         return secret ? give_bool(attribute, true) : withhold(attribute, CKR_ATTRIBUTE_TYPE_INVALID);
     case CKA_ALWAYS_SENSITIVE:

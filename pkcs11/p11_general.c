@@ -95,6 +95,8 @@ static void put_serial(CK_UTF8CHAR to[16], const struct token_settings *settings
     char digits[2 * SERIAL_BYTES + 1];
     for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
         buffer_append(&text, parts[i] ? parts[i] : "", parts[i] ? strlen(parts[i]) + 1 : 1);
+    if (settings->key_ring) /* last, and only if there: older tokens keep their number */
+        buffer_append_text(&text, settings->key_ring);
     OSSL_LIB_CTX *context = libctx_private();
     EVP_MD *method = context ? EVP_MD_fetch(context, "SHA256", NULL) : NULL;
     if (method)
@@ -145,9 +147,11 @@ static size_t mechanisms_of(const struct token *token, struct mechanism to[5])
     to[count++] = (struct mechanism){CKM_ENVELOPE_KMS_WRAP, {32, 32, CKF_HW | both}};
     if (token->backend->oaep_sha1 || token->backend->oaep_sha256)
         to[count++] = (struct mechanism){CKM_RSA_PKCS_OAEP, {RSA_BITS_MIN, RSA_BITS_MAX, CKF_HW | both}};
-    to[count++] = (struct mechanism){CKM_AES_KEY_GEN, {16, 32, CKF_HW | CKF_GENERATE}};
-    to[count++] = (struct mechanism){CKM_GENERIC_SECRET_KEY_GEN, {1, OBJECTS_VALUE_MAX, CKF_HW | CKF_GENERATE}};
-    if (token->settings->create)
+    if (token->backend->random || token->settings->create)
+        to[count++] = (struct mechanism){CKM_AES_KEY_GEN, {16, 32, CKF_HW | CKF_GENERATE}};
+    if (token->backend->random)
+        to[count++] = (struct mechanism){CKM_GENERIC_SECRET_KEY_GEN, {1, OBJECTS_VALUE_MAX, CKF_HW | CKF_GENERATE}};
+    if (token->settings->create && (token->backend->oaep_sha1 || token->backend->oaep_sha256))
         to[count++] =
             (struct mechanism){CKM_RSA_PKCS_KEY_PAIR_GEN, {RSA_BITS_MIN, RSA_BITS_MAX, CKF_HW | CKF_GENERATE_KEY_PAIR}};
     return count;

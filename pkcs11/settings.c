@@ -48,6 +48,14 @@ static const struct config_key token_keys[] = {
     {.name = "role-id-file", .type = CONFIG_TEXT, .offset = MEMBER(role_id_file)},
     {.name = "secret-id-file", .type = CONFIG_TEXT, .offset = MEMBER(secret_id_file)},
     {.name = "jwt-file", .type = CONFIG_TEXT, .offset = MEMBER(jwt_file)},
+
+    {.name = "tenant", .type = CONFIG_TEXT, .offset = MEMBER(tenant)},
+    {.name = "client-id", .type = CONFIG_TEXT, .offset = MEMBER(client_id)},
+    {.name = "client-secret-file", .type = CONFIG_TEXT, .offset = MEMBER(client_secret_file)},
+    {.name = "authority", .type = CONFIG_TEXT, .offset = MEMBER(authority)},
+
+    {.name = "key-ring", .type = CONFIG_TEXT, .offset = MEMBER(key_ring)},
+    {.name = "credentials-file", .type = CONFIG_TEXT, .offset = MEMBER(credentials_file)},
 };
 enum { TOKEN_KEY_COUNT = sizeof token_keys / sizeof token_keys[0] };
 
@@ -119,6 +127,64 @@ static int by_label(const void *a, const void *b)
     return strcmp((*one)->label, (*other)->label);
 }
 
+/* Which texts mean something to which backends; those not listed mean something to all. */
+static const struct {
+    const char *key;
+    const char *backends;
+} owners[] = {
+    {"region", "aws-kms"},
+    {"endpoint", "aws-kms gcp-kms"},
+    {"sts-endpoint", "aws-kms"},
+    {"imds-endpoint", "aws-kms azure-key-vault azure-managed-hsm gcp-kms"},
+    {"profile", "aws-kms"},
+    {"grant-tokens", "aws-kms"},
+    {"address", "openbao azure-key-vault azure-managed-hsm"},
+    {"mount", "openbao"},
+    {"namespace", "openbao"},
+    {"auth", "openbao azure-key-vault azure-managed-hsm gcp-kms"},
+    {"auth-mount", "openbao"},
+    {"token-file", "openbao"},
+    {"role", "openbao"},
+    {"role-id-file", "openbao"},
+    {"secret-id-file", "openbao"},
+    {"jwt-file", "openbao azure-key-vault azure-managed-hsm"},
+    {"tenant", "azure-key-vault azure-managed-hsm"},
+    {"client-id", "azure-key-vault azure-managed-hsm"},
+    {"client-secret-file", "azure-key-vault azure-managed-hsm"},
+    {"authority", "azure-key-vault azure-managed-hsm"},
+    {"key-ring", "gcp-kms"},
+    {"credentials-file", "gcp-kms"},
+};
+
+static const struct config_key *key_named(const char *name)
+{
+    for (size_t i = 0; i < TOKEN_KEY_COUNT; i++)
+        if (strcmp(token_keys[i].name, name) == 0)
+            return &token_keys[i];
+    return NULL;
+}
+
+static bool is_among(const char *name, const char *list)
+{
+    size_t length = strlen(name);
+    for (; *list; list += strcspn(list, " "), list += strspn(list, " "))
+        if (strcspn(list, " ") == length && strncmp(list, name, length) == 0)
+            return true;
+    return false;
+}
+
+/* A setting that does nothing is a mistake to be told of. */
+static envelope_status check_owners(const struct kms_settings *settings, const struct token_settings *token)
+{
+    for (size_t i = 0; i < sizeof owners / sizeof owners[0]; i++) {
+        const struct config_key *key = key_named(owners[i].key);
+        if (key && *(char *const *)((const char *)token + key->offset) && !is_among(token->backend, owners[i].backends))
+            return error_raise(ENVELOPE_E_CONFIG, "%s: [token %s]: %s means nothing to backend = %s", settings->path,
+                               token->label, owners[i].key, token->backend);
+    }
+    return ENVELOPE_OK;
+}
+
 static envelope_status check_backends(const struct kms_settings *settings)
 {
     for (size_t i = 0; i < settings->count; i++) {
@@ -126,6 +192,9 @@ static envelope_status check_backends(const struct kms_settings *settings)
         if (!backend_find(token->backend))
             return error_raise(ENVELOPE_E_CONFIG, "%s: [token %s]: backend = %s is not one this module was built with",
                                settings->path, token->label, token->backend);
+        envelope_status status = check_owners(settings, token);
+        if (status)
+            return status;
     }
     if (!settings->count)
         return error_raise(ENVELOPE_E_CONFIG, "%s: no [token NAME] section", settings->path);

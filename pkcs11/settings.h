@@ -44,6 +44,12 @@ struct token_settings {
     char *token_file;
     char *role;
     char *role_id_file, *secret_id_file, *jwt_file;
+
+    /* azure-key-vault, azure-managed-hsm: address, auth, imds_endpoint, jwt_file too */
+    char *tenant, *client_id, *client_secret_file, *authority;
+
+    /* gcp-kms: endpoint, imds_endpoint, auth too */
+    char *key_ring, *credentials_file;
 };
 
 struct kms_settings {

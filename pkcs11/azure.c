@@ -1,0 +1,214 @@
+/* The backends themselves: settings checked, state made, calls handed to the file that knows them. */
+#include "azure.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "backends.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "local.h"
+#include "web.h"
+
+static const char *const auth_names[] = {[AZURE_AUTH_CLIENT_SECRET] = "client-secret",
+                                         [AZURE_AUTH_WORKLOAD] = "workload-identity",
+                                         [AZURE_AUTH_MANAGED] = "managed-identity"};
+enum { AUTH_COUNT = sizeof auth_names / sizeof auth_names[0] };
+
+static void work_free(void *memory)
+{
+    struct azure_work *work = memory;
+    for (size_t i = 0; i < work->count; i++)
+        free(work->names[i]);
+    free(work->names);
+    free(work->next);
+    buffer_clear(&work->secret);
+    free(work);
+}
+
+struct azure_work *azure_work(struct backend_call *call)
+{
+    if (call->work)
+        return call->work;
+    struct azure_work *work = calloc(1, sizeof *work);
+    if (!work) {
+        backend_fail(call, CKR_HOST_MEMORY, error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a call of Azure"));
+        return NULL;
+    }
+    call->work = work;
+    call->work_free = work_free;
+    return work;
+}
+
+/* --- Settings --- */
+
+/*
+ * A token is good for one service, named by its host without the vault's own name: https://vault.azure.net,
+ * https://managedhsm.azure.net, https://vault.azure.cn. For a host of this machine (a test): the public cloud's.
+ */
+static envelope_status find_resource(struct azure *azure)
+{
+    const char *host = strstr(azure->base, "://") + 3;
+    const char *dot = strchr(host, '.');
+    const char *known = dot ? dot + 1 : "";
+    bool is_vault = strncmp(known, "vault.", 6) == 0 || strncmp(known, "managedhsm.", 11) == 0 ||
+                    strncmp(known, "privatelink.", 12) == 0;
+    if (!is_vault)
+        known = azure->managed_hsm ? "managedhsm.azure.net" : "vault.azure.net";
+    azure->resource = text_format("https://%.*s", (int)strcspn(known, ":"), known);
+    return azure->resource ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
+}
+
+static envelope_status missing(const struct token_settings *settings, const char *what)
+{
+    return error_raise(ENVELOPE_E_CONFIG, "[token %s]: auth = %s needs %s", settings->label, settings->auth, what);
+}
+
+static envelope_status check_auth(struct azure *azure)
+{
+    const struct token_settings *settings = azure->settings;
+    size_t i = 0;
+    while (settings->auth && i < AUTH_COUNT && strcmp(auth_names[i], settings->auth) != 0)
+        i++;
+    if (!settings->auth || i == AUTH_COUNT)
+        return error_raise(ENVELOPE_E_CONFIG,
+                           "[token %s]: auth must be one of client-secret, workload-identity, managed-identity",
+                           settings->label);
+    azure->auth = (enum azure_auth)i;
+    const char *tenant = settings->tenant ? settings->tenant : local_env("AZURE_TENANT_ID");
+    const char *client_id = settings->client_id ? settings->client_id : local_env("AZURE_CLIENT_ID");
+    if (azure->auth != AZURE_AUTH_MANAGED && !tenant)
+        return missing(settings, "tenant, or AZURE_TENANT_ID");
+    if (azure->auth != AZURE_AUTH_MANAGED && !client_id)
+        return missing(settings, "client-id, or AZURE_CLIENT_ID");
+    if (tenant && tenant[strspn(tenant, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.")])
+        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: tenant must be a directory's id or domain", settings->label);
+    if ((tenant && !(azure->tenant = text_copy(tenant))) || (client_id && !(azure->client_id = text_copy(client_id))))
+        return ENVELOPE_E_NO_MEMORY;
+    return ENVELOPE_OK;
+}
+
+static envelope_status choose_endpoints(struct azure *azure)
+{
+    const struct token_settings *settings = azure->settings;
+    if (!settings->address)
+        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: address is missing: https://NAME.%s.azure.net",
+                           settings->label, azure->managed_hsm ? "managedhsm" : "vault");
+    envelope_status status = web_copy_endpoint(settings, "address", settings->address, &azure->base);
+    if (status)
+        return status;
+    const char *authority = settings->authority ? settings->authority : local_env("AZURE_AUTHORITY_HOST");
+    status = web_copy_endpoint(settings, settings->authority ? "authority" : "AZURE_AUTHORITY_HOST",
+                               authority ? authority : "https://login.microsoftonline.com", &azure->authority);
+    if (status)
+        return status;
+    /* Instance metadata speaks plain HTTP on its link-local address and nowhere else. */
+    static const char link_local[] = "http://169.254.169.254";
+    if (settings->imds_endpoint && strcmp(settings->imds_endpoint, link_local) != 0)
+        return web_copy_endpoint(settings, "imds-endpoint", settings->imds_endpoint, &azure->imds_endpoint);
+    azure->imds_endpoint = text_copy(link_local);
+    return azure->imds_endpoint ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
+}
+
+static void azure_close(void *state)
+{
+    struct azure *azure = state;
+    if (!azure)
+        return;
+    free(azure->base);
+    free(azure->resource);
+    free(azure->authority);
+    free(azure->tenant);
+    free(azure->client_id);
+    free(azure->imds_endpoint);
+    free(azure);
+}
+
+static envelope_status azure_open(const struct token_settings *settings, void **state)
+{
+    struct azure *azure = calloc(1, sizeof *azure);
+    if (!azure)
+        return error_raise(ENVELOPE_E_NO_MEMORY, "no memory for token %s", settings->label);
+    azure->settings = settings;
+    azure->managed_hsm = strcmp(settings->backend, azure_hsm_backend.name) == 0;
+    const struct backend *backend = azure->managed_hsm ? &azure_hsm_backend : &azure_backend;
+    azure->plaintext_max = backend->max_plaintext;
+    azure->blob_max = backend->max_ciphertext;
+    envelope_status status = choose_endpoints(azure);
+    if (!status)
+        status = check_auth(azure);
+    if (!status)
+        status = find_resource(azure);
+    if (status) {
+        azure_close(azure);
+        return status;
+    }
+    *state = azure;
+    return ENVELOPE_OK;
+}
+
+/* --- Calls --- */
+
+static enum backend_step hand_out(const struct azure *azure, struct backend_call *call, const struct http_reply *reply,
+                                  struct http_request *request)
+{
+    switch (call->op) {
+    case BACKEND_AUTHENTICATE:
+        return azure_step_auth(azure, call, reply, request);
+    case BACKEND_LIST:
+    case BACKEND_DESCRIBE:
+        return azure_step_keys(azure, call, reply, request);
+    case BACKEND_CREATE:
+    case BACKEND_DELETE:
+        return azure_step_admin(azure, call, reply, request);
+    case BACKEND_ENCRYPT:
+    case BACKEND_DECRYPT:
+    case BACKEND_REWRAP:
+    case BACKEND_RANDOM:
+        break;
+    }
+    return azure_step_crypt(azure, call, reply, request);
+}
+
+static enum backend_step azure_step(const void *state, struct backend_call *call, const struct http_reply *reply,
+                                    struct http_request *request)
+{
+    enum backend_step step = hand_out(state, call, reply, request);
+    if (step == BACKEND_DONE) {
+        /* What was refused on the way (a key looked for and not there) is no error of a call that succeeded. */
+        call->rv = CKR_OK;
+        call->service_code[0] = call->service_message[0] = '\0';
+    }
+    return step;
+}
+
+/* "(exp.)": written to the documentation, not run against the service yet. */
+const struct backend azure_backend = {
+    .name = "azure-key-vault",
+    .model = "Key Vault (exp.)",
+    .max_plaintext = 160, /* RSA-OAEP-256 with 2,048 bits, less the binding of the associated data */
+    .max_ciphertext = 1024,
+    .oaep_sha1 = true,
+    .oaep_sha256 = true,
+    .rsa_aead = true,
+    .random = false,
+    .reencrypt = false,
+    .open = azure_open,
+    .close = azure_close,
+    .step = azure_step,
+};
+
+const struct backend azure_hsm_backend = {
+    .name = "azure-managed-hsm",
+    .model = "Managed HSM exp.",
+    .max_plaintext = 4096,
+    .max_ciphertext = 5632, /* base64url of plaintext, IV and tag, and the version */
+    .oaep_sha1 = true,
+    .oaep_sha256 = true,
+    .rsa_aead = true,
+    .random = true,
+    .reencrypt = false,
+    .open = azure_open,
+    .close = azure_close,
+    .step = azure_step,
+};

@@ -1,0 +1,209 @@
+/*
+ * Access tokens: from a service account's key file (RFC 7523: a signed assertion for a token), or from the metadata
+ * server of the machine.
+ */
+#include "gcp.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <openssl/bio.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/libctx.h"
+#include "json.h"
+#include "local.h"
+#include "web.h"
+
+enum { METADATA_TIMEOUT_SECONDS = 2, ASSERTION_SECONDS = 3600, SIGNATURE_MAX = 1024 };
+
+static const char scope[] = "https://www.googleapis.com/auth/cloudkms";
+static const char *const sources[] = {
+    [GCP_AUTH_SERVICE_ACCOUNT] = "the service account's token endpoint", [GCP_AUTH_METADATA] = "the metadata server"};
+
+static enum backend_step fail(struct backend_call *call, envelope_status raised)
+{
+    return backend_fail(call, raised == ENVELOPE_E_NO_MEMORY ? CKR_HOST_MEMORY : CKR_USER_NOT_LOGGED_IN, raised);
+}
+
+/* --- Service account --- */
+
+static EVP_PKEY *read_key(const struct buffer *pem)
+{
+    OSSL_LIB_CTX *context = libctx_private();
+    BIO *text = context ? BIO_new_mem_buf(pem->bytes, (int)pem->length) : NULL;
+    EVP_PKEY *key = text ? PEM_read_bio_PrivateKey_ex(text, NULL, NULL, NULL, context, NULL) : NULL;
+    BIO_free(text);
+    if (key && !EVP_PKEY_is_a(key, "RSA")) {
+        EVP_PKEY_free(key);
+        return NULL;
+    }
+    return key;
+}
+
+/* Appends "." and the RS256 signature of what the buffer holds. */
+static envelope_status sign(struct buffer *assertion, const struct buffer *pem)
+{
+    EVP_PKEY *key = read_key(pem);
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    uint8_t signature[SIGNATURE_MAX];
+    size_t length = sizeof signature;
+    envelope_status status = ENVELOPE_OK;
+    if (!key)
+        status = error_raise(ENVELOPE_E_HSM_LOGIN, "its private_key is no RSA key in PEM form");
+    else if (!context || EVP_DigestSignInit_ex(context, NULL, "SHA256", libctx_private(), NULL, key, NULL) <= 0 ||
+             EVP_DigestSign(context, signature, &length, assertion->bytes, assertion->length) <= 0)
+        status = error_raise(ENVELOPE_E_CRYPTO, "libcrypto cannot sign with its private_key");
+    if (!status) {
+        buffer_append_text(assertion, ".");
+        web_append_base64url(assertion, signature, length);
+    }
+    EVP_MD_CTX_free(context);
+    EVP_PKEY_free(key);
+    return status;
+}
+
+static void append_part(struct buffer *assertion, const struct buffer *json)
+{
+    web_append_base64url(assertion, json->bytes, json->length);
+}
+
+/* header.claims, not signed yet. */
+static void write_assertion(struct buffer *assertion, const char *email, const char *key_id, const char *audience)
+{
+    struct buffer part = {0};
+    char times[80];
+    int64_t now = clock_wall() / CLOCK_SECOND;
+    buffer_append_text(&part, "{\"alg\":\"RS256\",\"typ\":\"JWT\"");
+    if (key_id) {
+        buffer_append_text(&part, ",\"kid\":");
+        buffer_append_json(&part, key_id);
+    }
+    buffer_append_text(&part, "}");
+    append_part(assertion, &part);
+    buffer_append_text(assertion, ".");
+    buffer_reset(&part);
+    buffer_append_text(&part, "{\"iss\":");
+    buffer_append_json(&part, email);
+    buffer_append_text(&part, ",\"scope\":");
+    buffer_append_json(&part, scope);
+    buffer_append_text(&part, ",\"aud\":");
+    buffer_append_json(&part, audience);
+    snprintf(times, sizeof times, ",\"iat\":%" PRId64 ",\"exp\":%" PRId64 "}", now, now + ASSERTION_SECONDS);
+    buffer_append_text(&part, times);
+    append_part(assertion, &part);
+    if (!buffer_ok(&part))
+        assertion->failed = true;
+    buffer_clear(&part);
+}
+
+/* https://oauth2.googleapis.com/token; whoever can name another one could have the assertion sent to them. */
+static envelope_status check_token_uri(const struct gcp *gcp, const char *uri)
+{
+    char host[256];
+    const char *slash = strstr(uri, "://") ? strchr(strstr(uri, "://") + 3, '/') : NULL;
+    size_t length = slash ? (size_t)(slash - uri) : strlen(uri);
+    if (length >= sizeof host || strpbrk(uri, "?#@"))
+        return error_raise(ENVELOPE_E_HSM_LOGIN, "its token_uri is no address of a token endpoint");
+    memcpy(host, uri, length);
+    host[length] = '\0';
+    return web_check_endpoint(gcp->settings, "token_uri of the credentials file", host);
+}
+
+static envelope_status make_assertion(const struct gcp *gcp, const json_t *file, const struct buffer *pem,
+                                      struct buffer *assertion, struct http_request *request)
+{
+    const char *type = json_member(file, "type"), *email = json_member(file, "client_email");
+    const char *uri = json_member(file, "token_uri");
+    if (!type || strcmp(type, "service_account") != 0)
+        return error_raise(ENVELOPE_E_HSM_LOGIN, "it is not of the type service_account; others are not supported");
+    if (!email || !pem->length)
+        return error_raise(ENVELOPE_E_HSM_LOGIN, "it has no client_email or no private_key");
+    if (!uri)
+        uri = "https://oauth2.googleapis.com/token";
+    envelope_status status = check_token_uri(gcp, uri);
+    if (!status)
+        status = http_request_url(request, "%s", uri);
+    if (status)
+        return status;
+    write_assertion(assertion, email, json_member(file, "private_key_id"), uri);
+    return buffer_ok(assertion) ? sign(assertion, pem) : ENVELOPE_E_NO_MEMORY;
+}
+
+/* Read anew each time: keys are rotated. */
+static envelope_status ask_account(const struct gcp *gcp, struct http_request *request)
+{
+    const char *path =
+        gcp->settings->credentials_file ? gcp->settings->credentials_file : local_env("GOOGLE_APPLICATION_CREDENTIALS");
+    if (!path)
+        return error_raise(ENVELOPE_E_HSM_LOGIN,
+                           "[token %s]: no service account: set credentials-file or GOOGLE_APPLICATION_CREDENTIALS",
+                           gcp->settings->label);
+    struct buffer text = {0}, pem = {0}, assertion = {0};
+    struct json_secret secret = {.name = "private_key", .to = &pem, .lines = true};
+    envelope_status status = local_read(path, &text);
+    bool taken = !status && json_take_secrets(&text, &secret, 1);
+    json_t *file = taken ? json_read(&text) : NULL;
+    if (!status && !file)
+        status = error_raise(ENVELOPE_E_HSM_LOGIN, "it is no JSON object");
+    if (!status)
+        status = make_assertion(gcp, file, &pem, &assertion, request);
+    if (!status) {
+        request->method = HTTP_POST;
+        web_form_add(&request->body, "grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+        web_form_add(&request->body, "assertion", buffer_text(&assertion));
+        status = http_request_header(request, "Content-Type", "application/x-www-form-urlencoded");
+    }
+    json_decref(file);
+    buffer_clear(&text);
+    buffer_clear(&pem);
+    buffer_clear(&assertion);
+    if (status)
+        return error_context(error_raise(ENVELOPE_E_HSM_LOGIN, "%s", error_text()),
+                             "the service account's key file \"%s\" cannot be used", path);
+    return buffer_ok(&request->body) ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
+}
+
+/* --- Metadata server --- */
+
+static envelope_status ask_metadata(const struct gcp *gcp, struct http_request *request)
+{
+    request->method = HTTP_GET;
+    request->direct = true;
+    request->optional = true;
+    request->timeout = METADATA_TIMEOUT_SECONDS * CLOCK_SECOND;
+    envelope_status status =
+        http_request_url(request, "%s/computeMetadata/v1/instance/service-accounts/default/token", gcp->metadata);
+    return status ? status : http_request_header(request, "Metadata-Flavor", "Google");
+}
+
+enum backend_step gcp_step_auth(const struct gcp *gcp, struct backend_call *call, const struct http_reply *reply,
+                                struct http_request *request)
+{
+    char flavor[16];
+    bool metadata = gcp->auth == GCP_AUTH_METADATA;
+    if (!reply) {
+        if (call->pin && *call->pin)
+            return fail(call, error_raise(ENVELOPE_E_HSM_LOGIN, "[token %s]: auth = %s takes no PIN",
+                                          gcp->settings->label, gcp->settings->auth));
+        envelope_status status = metadata ? ask_metadata(gcp, request) : ask_account(gcp, request);
+        return status ? fail(call, status) : BACKEND_SEND;
+    }
+    if (reply->transport != HTTP_OK)
+        return fail(call, error_raise(ENVELOPE_E_HSM_LOGIN,
+                                      "[token %s]: the metadata server is not reachable; is this a machine of Google "
+                                      "Cloud?",
+                                      gcp->settings->label));
+    enum backend_step step = web_judge_token(call, reply, sources[gcp->auth]);
+    if (step != BACKEND_DONE)
+        return step;
+    /* Its answers say so; anything else at that address is something else. */
+    if (metadata &&
+        (!http_reply_header(reply, "Metadata-Flavor", flavor, sizeof flavor) || strcmp(flavor, "Google") != 0))
+        return fail(call, error_raise(ENVELOPE_E_HSM_LOGIN, "[token %s]: what answers is not the metadata server",
+                                      gcp->settings->label));
+    return web_take_token(call, reply, sources[gcp->auth]);
+}

@@ -1,0 +1,54 @@
+/*
+ * What the services behind bearer tokens (Azure, Google) share: forms, base64url, JSON bodies, token replies, and the
+ * check of an address.
+ */
+#ifndef PKCS11_WEB_H
+#define PKCS11_WEB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <jansson.h>
+
+#include "backend.h"
+
+/* ENVELOPE_E_CONFIG unless https://HOST[:PORT], or http:// to this machine. what names the setting. */
+envelope_status web_check_endpoint(const struct token_settings *settings, const char *what, const char *url);
+/* A copy of an address without slashes at its end, checked as above. */
+envelope_status web_copy_endpoint(const struct token_settings *settings, const char *what, const char *url,
+                                  char **copy);
+
+/* &name=value, escaped. */
+void web_form_add(struct buffer *form, const char *name, const char *value);
+
+/* RFC 4648 base64url without padding; decoding is strict. */
+void web_append_base64url(struct buffer *to, const uint8_t *bytes, size_t count);
+bool web_append_unbase64url(struct buffer *to, const char *text, size_t count);
+
+/* Members of a JSON body that begins with "{" and is ended with web_body_close. */
+void web_body_text(struct http_request *request, const char *name, const char *value);
+void web_body_base64(struct http_request *request, const char *name, const uint8_t *bytes, size_t count);
+void web_body_base64url(struct http_request *request, const char *name, const uint8_t *bytes, size_t count);
+void web_body_number(struct http_request *request, const char *name, uint64_t value, bool quoted);
+/* BACKEND_SEND, or FAILED for want of memory. */
+enum backend_step web_body_close(struct backend_call *call, struct http_request *request);
+
+/* A request with the call's bearer token; false with rv and the error set. A POST gets its "{". */
+bool web_request(struct backend_call *call, struct http_request *request, enum http_method method, const char *format,
+                 ...) __attribute__((format(printf, 4, 5)));
+
+/*
+ * Take the base64 (or base64url) value of a member out of the reply's body, before a general parser sees it. The body
+ * keeps the rest. False if it is not there or not base64.
+ */
+bool web_take_bytes(struct buffer *body, const char *name, bool url, struct buffer *to);
+
+/* {"access_token":…,"expires_in":…} into call->made: DONE, or FAILED. source is static. */
+enum backend_step web_take_token(struct backend_call *call, const struct http_reply *reply, const char *source);
+/*
+ * A token endpoint's refusal (RFC 6749: error, error_description), or an outage: FAILED, or RETRY. who names the
+ * endpoint.
+ */
+enum backend_step web_judge_token(struct backend_call *call, const struct http_reply *reply, const char *who);
+
+#endif
