@@ -20,5 +20,18 @@ struct fork_handler {
 
 /* handler must have static storage; adding it twice is harmless. At most 8. Prepare runs newest first. */
 void fork_add_handler(const struct fork_handler *handler);
+/*
+ * Call this after a library was loaded that may have fork handlers of its own, which hold its locks from prepare on:
+ * ours wait for threads that are inside it, so they must run before. (The system runs what was registered last first.)
+ */
+void fork_go_first(void);
+
+/*
+ * Around short work that takes locks inside libcrypto (its random generators, a fetch): held by another thread at the
+ * moment of fork, such a lock would stay locked in the child for good, so fork waits for the release. Holders wait for
+ * each other: nothing that may block belongs in between, nor a second hold.
+ */
+void fork_hold(void);
+void fork_release(void);
 
 #endif

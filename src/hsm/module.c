@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/fork.h"
 #include "base/text.h"
 #include "hsm/ckr.h"
 #include "hsm/service.h"
@@ -228,9 +229,12 @@ static envelope_status initialise(struct hsm_module *module)
         module->restarted = clock_monotonic();
         atomic_fetch_add(&module->generation, 1);
     }
+    bool first = !module->was_ready;
     module->ready = true;
     module->was_ready = true;
     hsm_unlock();
+    if (first)
+        fork_go_first();
     return ENVELOPE_OK;
 }
 

@@ -1,5 +1,10 @@
 #include "base_test.h"
 
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <time.h>
+
 #include "base/fork.h"
 
 static char trail[64];
@@ -78,10 +83,71 @@ static void more_handlers_than_there_is_room_for_do_no_harm(void **state)
     assert_child_succeeds(child_sees_its_handlers, NULL);
 }
 
+static pthread_mutex_t library_lock = PTHREAD_MUTEX_INITIALIZER;
+static _Atomic int stage;
+
+static void library_prepare(void)
+{
+    pthread_mutex_lock(&library_lock);
+}
+static void library_after(void)
+{
+    pthread_mutex_unlock(&library_lock);
+}
+
+/* Inside the library: it is left only if nobody holds its lock. */
+static void *inside(void *unused)
+{
+    (void)unused;
+    stage = 1;
+    while (stage == 1)
+        sched_yield();
+    pthread_mutex_lock(&library_lock);
+    pthread_mutex_unlock(&library_lock);
+    stage = 3;
+    return NULL;
+}
+
+static void wait_for_it(void)
+{
+    if (stage != 1)
+        return;
+    stage = 2;
+    for (int i = 0; i < 5000 && stage != 3; i++)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+static const struct fork_handler waiting = {.prepare = wait_for_it};
+
+static int succeed(void *unused)
+{
+    (void)unused;
+    return 0;
+}
+
+static void ours_run_before_those_of_a_library_that_was_loaded_later(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    fork_add_handler(&waiting);
+    pthread_atfork(library_prepare, library_after, library_after);
+    fork_go_first();
+    assert_int_equal(pthread_create(&thread, NULL, inside, NULL), 0);
+    while (stage != 1)
+        sched_yield();
+    assert_child_succeeds(succeed, NULL);
+    assert_int_equal(stage, 3); /* before, not after the fork */
+    pthread_join(thread, NULL);
+    trail[0] = '\0';
+    assert_child_succeeds(child_sees_its_handlers, NULL);
+    assert_string_equal(trail, "21p");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(handlers_run_newest_first_and_once_each),
+        cmocka_unit_test(ours_run_before_those_of_a_library_that_was_loaded_later),
         cmocka_unit_test(every_descendant_has_another_generation),
         cmocka_unit_test(more_handlers_than_there_is_room_for_do_no_harm),
     };
