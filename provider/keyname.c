@@ -5,6 +5,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
+#include "base/fork.h"
 #include "base/error.h"
 #include "base/libctx.h"
 #include "base/text.h"
@@ -78,7 +79,10 @@ static envelope_status reference_check(const uint8_t bytes[KEYNAME_SIZE])
     memcpy(input, reference_domain, sizeof reference_domain - 1);
     memcpy(input + sizeof reference_domain - 1, bytes, REFERENCE_CHECK);
     uint8_t digest[EVP_MAX_MD_SIZE];
-    if (!EVP_Q_digest(private, "SHA256", NULL, input, sizeof input, digest, NULL))
+    fork_hold();
+    int done = EVP_Q_digest(private, "SHA256", NULL, input, sizeof input, digest, NULL);
+    fork_release();
+    if (!done)
         return error_raise(ENVELOPE_E_CRYPTO, "cannot compute the check of a key reference (SHA-256)");
     if (CRYPTO_memcmp(digest, bytes + REFERENCE_CHECK, REFERENCE_CHECK_SIZE) != 0)
         return error_raise(ENVELOPE_E_REFERENCE,

@@ -69,7 +69,11 @@ static envelope_status refill(struct block *block)
         return error_status();
     block->remaining = 0;
     uint64_t generation = fork_generation();
-    if (RAND_bytes_ex(libctx, block->nonces[0], sizeof block->nonces, 0) != 1)
+    /* The generators of all threads share a parent and its lock. */
+    fork_hold();
+    int drawn = RAND_bytes_ex(libctx, block->nonces[0], sizeof block->nonces, 0);
+    fork_release();
+    if (drawn != 1)
         return error_raise(ENVELOPE_E_CRYPTO, "OpenSSL's random generator gave no bytes for nonces");
     block->generation = generation;
     block->remaining = NONCES_PER_BLOCK;

@@ -9,6 +9,7 @@
 #include <openssl/params.h>
 #include <openssl/rand.h>
 
+#include "base/fork.h"
 #include "base/error.h"
 #include "base/libctx.h"
 #include "base/secmem.h"
@@ -79,14 +80,22 @@ static bool mix(uint8_t material[2 * HSM_DEK_SIZE], uint8_t dek[HSM_DEK_SIZE])
     return done;
 }
 
+static bool add_own_and_mix(uint8_t material[2 * HSM_DEK_SIZE], uint8_t dek[HSM_DEK_SIZE])
+{
+    fork_hold();
+    bool done =
+        RAND_priv_bytes_ex(libctx_private(), material + HSM_DEK_SIZE, HSM_DEK_SIZE, 256) == 1 && mix(material, dek);
+    fork_release();
+    return done;
+}
+
 envelope_status hsm_generate_dek(hsm *instance, const char *uri, uint8_t dek[HSM_DEK_SIZE])
 {
     uint8_t *material = secmem_alloc(2 * HSM_DEK_SIZE);
     if (!material)
         return error_status();
     envelope_status status = hsm_run(instance, uri, true, token_random, material);
-    if (status == ENVELOPE_OK &&
-        (RAND_priv_bytes_ex(libctx_private(), material + HSM_DEK_SIZE, HSM_DEK_SIZE, 256) != 1 || !mix(material, dek)))
+    if (status == ENVELOPE_OK && !add_own_and_mix(material, dek))
         status = error_raise(ENVELOPE_E_CRYPTO, "libcrypto's random generator or HKDF failed, so no data key was made");
     secmem_free(material);
     return status;

@@ -16,6 +16,7 @@
 #include <openssl/evp.h>
 #include <openssl/rand.h>
 
+#include "base/fork.h"
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/libctx.h"
@@ -285,13 +286,19 @@ static bool digest_pin(const char *token, const struct hsm_pin *pin, uint8_t dig
 {
     uint8_t fresh[DIGEST_SIZE];
     OSSL_LIB_CTX *context = libctx_private();
-    if (!context || RAND_bytes_ex(context, fresh, sizeof fresh, 0) != 1)
+    if (!context)
+        return false;
+    fork_hold();
+    int drawn = RAND_bytes_ex(context, fresh, sizeof fresh, 0);
+    fork_release();
+    if (drawn != 1)
         return false;
     hsm_lock();
     if (!salted)
         memcpy(salt, fresh, sizeof salt);
     salted = true;
     hsm_unlock();
+    fork_hold();
     EVP_MD *sha256 = EVP_MD_fetch(context, "SHA256", NULL);
     EVP_MD_CTX *hash = EVP_MD_CTX_new();
     bool done = sha256 && hash && EVP_DigestInit_ex2(hash, sha256, NULL) && EVP_DigestUpdate(hash, salt, sizeof salt) &&
@@ -299,6 +306,7 @@ static bool digest_pin(const char *token, const struct hsm_pin *pin, uint8_t dig
                 EVP_DigestFinal_ex(hash, digest, NULL);
     EVP_MD_CTX_free(hash);
     EVP_MD_free(sha256);
+    fork_release();
     return done;
 }
 

@@ -5,6 +5,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 
+#include "base/fork.h"
 #include "base/error.h"
 #include "base/libctx.h"
 
@@ -32,8 +33,10 @@ envelope_status hsm_does_not_unwrap(const struct hsm_wrap *wrap, const char *why
 static bool hash_aad(const struct hsm_wrap *wrap, uint8_t digest[32])
 {
     size_t length = 0;
-    return EVP_Q_digest(libctx_private(), "SHA256", NULL, wrap->aad, wrap->aad_length, digest, &length) == 1 &&
-           length == 32;
+    fork_hold();
+    int done = EVP_Q_digest(libctx_private(), "SHA256", NULL, wrap->aad, wrap->aad_length, digest, &length);
+    fork_release();
+    return done == 1 && length == 32;
 }
 
 envelope_status hsm_bind(const struct hsm_wrap *wrap, const uint8_t dek[HSM_DEK_SIZE], uint8_t to[HSM_BOUND_SIZE])
