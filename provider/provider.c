@@ -69,6 +69,10 @@ static const OSSL_ALGORITHM *query_operation(void *provctx, int operation, int *
         *no_cache = 0;
     if (!provider)
         return NULL;
+#ifdef OSSL_OP_SKEYMGMT
+    if (operation == OSSL_OP_SKEYMGMT)
+        return provider_references_managers(provider);
+#endif
     return operation == OSSL_OP_CIPHER ? provider->ciphers : NULL;
 }
 

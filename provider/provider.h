@@ -70,6 +70,8 @@ void provider_algorithms_clear(struct provider *provider);
 /* Add the standard ciphers that take key references, as key-references and raw-keys say (each NULL if not there). */
 envelope_status provider_references_make(struct provider *provider, const char *list, const char *raw_keys);
 void provider_references_clear(struct provider *provider);
+/* The key managers that go with those ciphers (OpenSSL 3.5); NULL if there are none. */
+const OSSL_ALGORITHM *provider_references_managers(const struct provider *provider);
 /* Raw keys that were warned of or denied. */
 uint64_t provider_references_raw_keys(const struct provider *provider);
 

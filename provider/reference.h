@@ -7,8 +7,8 @@
  * Every cipher of that provider is offered, also those that take no reference: 256 bits of a reference are public, and
  * handed to a cipher we do not stand in front of they would become a raw key.
  *
- * reference.c (what an init does), reference_table.c (dispatch tables), reference_settings.c (openssl.cnf),
- * reference_context.c (which contexts hold a DEK), reference_thread.c (leases).
+ * reference.c (what an init does), reference_skey.c (the same for EVP_SKEY), reference_table.c (dispatch tables),
+ * reference_settings.c (openssl.cnf), reference_context.c (which contexts hold a DEK), reference_thread.c (leases).
  */
 #ifndef PROVIDER_REFERENCE_H
 #define PROVIDER_REFERENCE_H
@@ -60,7 +60,7 @@ struct reference_cipher {
     OSSL_FUNC_cipher_update_fn *update;
     OSSL_FUNC_cipher_cipher_fn *cipher;
     OSSL_FUNC_cipher_set_ctx_params_fn *set_ctx_params;
-#ifdef OSSL_FUNC_CIPHER_ENCRYPT_SKEY_INIT
+#ifdef OSSL_OP_SKEYMGMT
     OSSL_FUNC_cipher_encrypt_skey_init_fn *encrypt_skey_init;
     OSSL_FUNC_cipher_decrypt_skey_init_fn *decrypt_skey_init;
 #endif
@@ -82,6 +82,14 @@ bool reference_passes(const struct reference_cipher *cipher, const void *ctx, co
 int reference_init(struct reference_cipher *cipher, bool encrypt, void *ctx, const struct reference_init *init);
 int reference_set_ctx_params(const struct reference_cipher *cipher, void *ctx, const OSSL_PARAM params[]);
 void *reference_dupctx(const struct reference_cipher *cipher, void *ctx);
+
+#ifdef OSSL_OP_SKEYMGMT
+/* ---- reference_skey.c ---- */
+int reference_skey_init(struct reference_cipher *cipher, bool encrypt, void *ctx, void *skey,
+                        struct reference_init *init);
+/* The inner provider's key managers, for those who use these ciphers with an EVP_SKEY. */
+const OSSL_ALGORITHM *reference_skey_managers(void);
+#endif
 
 /* ---- reference_context.c: contexts keyed with a DEK ---- */
 struct reference_context {

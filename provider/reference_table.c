@@ -24,6 +24,26 @@
 enum { POOL = 512 };
 static struct reference_cipher pool[POOL];
 
+#ifdef OSSL_OP_SKEYMGMT
+#define SKEY_THUNKS(n)                                                                                                 \
+    static OSSL_FUNC_cipher_encrypt_skey_init_fn encrypt_skey_init_##n;                                                \
+    static OSSL_FUNC_cipher_decrypt_skey_init_fn decrypt_skey_init_##n;                                                \
+    static int encrypt_skey_init_##n(void *ctx, void *skey, const unsigned char *iv, size_t ivlen,                     \
+                                     const OSSL_PARAM params[])                                                        \
+    {                                                                                                                  \
+        return reference_skey_init(&pool[n], true, ctx, skey, &(struct reference_init){NULL, 0, iv, ivlen, params});   \
+    }                                                                                                                  \
+    static int decrypt_skey_init_##n(void *ctx, void *skey, const unsigned char *iv, size_t ivlen,                     \
+                                     const OSSL_PARAM params[])                                                        \
+    {                                                                                                                  \
+        return reference_skey_init(&pool[n], false, ctx, skey, &(struct reference_init){NULL, 0, iv, ivlen, params});  \
+    }
+#define SKEY_ENTRIES(n) , encrypt_skey_init_##n, decrypt_skey_init_##n
+#else
+#define SKEY_THUNKS(n)
+#define SKEY_ENTRIES(n)
+#endif
+
 #define THUNKS(n)                                                                                                      \
     static OSSL_FUNC_cipher_newctx_fn newctx_##n;                                                                      \
     static OSSL_FUNC_cipher_freectx_fn freectx_##n;                                                                    \
@@ -74,7 +94,8 @@ static struct reference_cipher pool[POOL];
     static int set_ctx_params_##n(void *ctx, const OSSL_PARAM params[])                                                \
     {                                                                                                                  \
         return reference_set_ctx_params(&pool[n], ctx, params);                                                        \
-    }
+    }                                                                                                                  \
+    SKEY_THUNKS(n)
 
 #define EACH_16(X, n)                                                                                                  \
     X(n##0)                                                                                                            \
@@ -107,10 +128,14 @@ struct thunks {
     OSSL_FUNC_cipher_update_fn *update;
     OSSL_FUNC_cipher_cipher_fn *cipher;
     OSSL_FUNC_cipher_set_ctx_params_fn *set_ctx_params;
+#ifdef OSSL_OP_SKEYMGMT
+    OSSL_FUNC_cipher_encrypt_skey_init_fn *encrypt_skey_init;
+    OSSL_FUNC_cipher_decrypt_skey_init_fn *decrypt_skey_init;
+#endif
 };
 #define THUNKS_ENTRY(n)                                                                                                \
     {newctx_##n,       freectx_##n, dupctx_##n, encrypt_init_##n,                                                      \
-     decrypt_init_##n, update_##n,  cipher_##n, set_ctx_params_##n},
+     decrypt_init_##n, update_##n,  cipher_##n, set_ctx_params_##n SKEY_ENTRIES(n)},
 static const struct thunks thunks[] = {EACH(THUNKS_ENTRY)};
 _Static_assert(sizeof thunks / sizeof thunks[0] == POOL, "one set of functions for each number");
 
@@ -261,6 +286,16 @@ static void replace(struct reference_cipher *cipher, const struct thunks *ours, 
         if (takes && shape->aead)
             entry->function = AS_DISPATCH(ours->set_ctx_params);
         break;
+#ifdef OSSL_OP_SKEYMGMT
+    case OSSL_FUNC_CIPHER_ENCRYPT_SKEY_INIT:
+        cipher->encrypt_skey_init = OSSL_FUNC_cipher_encrypt_skey_init(entry);
+        entry->function = AS_DISPATCH(ours->encrypt_skey_init);
+        break;
+    case OSSL_FUNC_CIPHER_DECRYPT_SKEY_INIT:
+        cipher->decrypt_skey_init = OSSL_FUNC_cipher_decrypt_skey_init(entry);
+        entry->function = AS_DISPATCH(ours->decrypt_skey_init);
+        break;
+#endif
     default:
         break;
     }
@@ -512,6 +547,16 @@ void provider_references_clear(struct provider *provider)
     free(provider->all_ciphers);
     provider->references = NULL;
     provider->all_ciphers = NULL;
+}
+
+const OSSL_ALGORITHM *provider_references_managers(const struct provider *provider)
+{
+#ifdef OSSL_OP_SKEYMGMT
+    return provider->references ? reference_skey_managers() : NULL;
+#else
+    (void)provider;
+    return NULL;
+#endif
 }
 
 uint64_t provider_references_raw_keys(const struct provider *provider)

@@ -274,6 +274,57 @@ static void a_context_may_change_between_raw_keys_and_references(void **state)
     }
 }
 
+#ifdef OSSL_OP_SKEYMGMT
+static void seal_object(const char *name, const char *provider, const uint8_t *bytes, struct reference_message *message)
+{
+    char properties[64];
+    rig_text(properties, sizeof properties, "provider=%s", provider);
+    EVP_CIPHER *cipher = fetch(name, provider);
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    EVP_SKEY *object =
+        EVP_SKEY_import_raw_key(the.context, "GENERIC-SECRET", (unsigned char *)(uintptr_t)bytes, 32, properties);
+    assert_non_null(object);
+    memset(message, 0, sizeof *message);
+    if (EVP_CipherInit_SKEY(ctx, cipher, object, the.iv, (size_t)EVP_CIPHER_get_iv_length(cipher), 1, NULL) != 1) {
+        ERR_print_errors_fp(stderr);
+        fail_msg("%s of %s takes no key object", name, provider);
+    }
+    assert_int_equal(EVP_EncryptUpdate(ctx, message->out, &message->length, the.in, LENGTH), 1);
+    EVP_SKEY_free(object);
+    EVP_CIPHER_CTX_free(ctx);
+    EVP_CIPHER_free(cipher);
+}
+
+static void a_key_object_may_hold_a_reference_or_a_key(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"AES-256-CBC", "AES-256-GCM", "AES-256-CTR"};
+    uint8_t raw[32], damaged[REFERENCE_BYTES];
+    assert_int_equal(RAND_bytes(raw, sizeof raw), 1);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct reference_message by_reference, by_dek, with, without;
+        seal_object(names[i], "envelope", the.reference, &by_reference);
+        seal_object(names[i], "default", the.dek, &by_dek);
+        assert_true(reference_rig_same(&by_reference, &by_dek));
+        seal_object(names[i], "envelope", raw, &with);
+        seal_object(names[i], "default", raw, &without);
+        assert_true(reference_rig_same(&with, &without));
+    }
+    memcpy(damaged, the.reference, sizeof damaged);
+    damaged[20] ^= 1;
+    EVP_CIPHER *cipher = fetch("AES-256-CBC", "envelope");
+    EVP_CIPHER_CTX *ctx = EVP_CIPHER_CTX_new();
+    EVP_SKEY *object = EVP_SKEY_import_raw_key(the.context, "AES", damaged, sizeof damaged, "provider=envelope");
+    assert_non_null(object);
+    ERR_clear_error();
+    assert_int_equal(EVP_CipherInit_SKEY(ctx, cipher, object, the.iv, 16, 1, NULL), 0);
+    expect_reason_text(ENVELOPE_E_REFERENCE, "damaged");
+    EVP_SKEY_free(object);
+    EVP_CIPHER_CTX_free(ctx);
+    EVP_CIPHER_free(cipher);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -285,6 +336,9 @@ int main(void)
         cmocka_unit_test(after_a_refusal_nothing_is_encrypted),
         cmocka_unit_test(a_copied_context_goes_on_under_the_dek),
         cmocka_unit_test(a_context_may_change_between_raw_keys_and_references),
+#ifdef OSSL_OP_SKEYMGMT
+        cmocka_unit_test(a_key_object_may_hold_a_reference_or_a_key),
+#endif
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
