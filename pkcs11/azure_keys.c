@@ -207,18 +207,17 @@ static enum backend_step take_next(const struct azure *azure, struct backend_cal
     char *kept = work->next;
     work->next = NULL;
     if (next && *next) {
-        const char *path = strstr(next, "://");
+        const char *from = strstr(next, "://");
         const char *host = strstr(azure->base, "://") + 3;
-        size_t length = strlen(host);
-        path = path ? path + 3 : "";
-        if (strncmp(path, host, length) == 0 && strncmp(path + length, ":443/", 5) == 0)
-            path += 4;
-        bool ours = strncmp(path, host, length) == 0 && strncmp(path + length, "/keys?", 6) == 0;
-        bool again = ours && kept && strcmp(path + length + 6, kept) == 0;
+        const char *rest = from && strncmp(from + 3, host, strlen(host)) == 0 ? from + 3 + strlen(host) : "";
+        if (strncmp(rest, ":443/", 5) == 0) /* which the service writes out */
+            rest += 4;
+        bool ours = strncmp(rest, "/keys?", 6) == 0;
+        bool again = ours && kept && strcmp(rest + 6, kept) == 0;
         free(kept);
         if (!ours || again)
             return azure_bad_reply(azure, call, "list keys", "a next page that is not the vault's");
-        work->next = text_copy(path + length + 6);
+        work->next = text_copy(rest + 6);
         return work->next ? BACKEND_DONE : no_memory(call);
     }
     free(kept);

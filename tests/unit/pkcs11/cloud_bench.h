@@ -1,0 +1,136 @@
+/*
+ * A backend behind bearer tokens at the bench: one call, driven as token.c drives it, with replies of the shapes the
+ * service documents. For test_azure.c and test_gcp.c.
+ */
+#ifndef TESTS_CLOUD_BENCH_H
+#define TESTS_CLOUD_BENCH_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "backends.h"
+#include "base/clock.h"
+#include "base/error.h"
+
+struct bench {
+    const struct backend *backend;
+    struct token_settings settings;
+    void *state;
+    struct credentials *credentials;
+    struct backend_call call;
+    struct http_request request;
+    const char *reply_headers;
+    enum backend_step step;
+};
+
+static inline void bench_open(struct bench *bench, const struct backend *backend)
+{
+    bench->backend = backend;
+    bench->settings.label = (char *)"cloud";
+    bench->settings.backend = (char *)backend->name;
+    if (backend->open(&bench->settings, &bench->state) != ENVELOPE_OK)
+        fail_msg("%s", error_text());
+    bench->credentials = credentials_new("", "", "eyJ.token", 0);
+    assert_non_null(bench->credentials);
+}
+
+static inline void bench_clear(struct bench *bench)
+{
+    backend_call_clear(&bench->call);
+    http_request_clear(&bench->request);
+    bench->call = (struct backend_call){0};
+    bench->reply_headers = NULL;
+}
+
+static inline void bench_close(struct bench *bench)
+{
+    bench_clear(bench);
+    credentials_unref(bench->credentials);
+    bench->backend->close(bench->state);
+    *bench = (struct bench){0};
+}
+
+static inline enum backend_step begin(struct bench *bench, struct backend_call call)
+{
+    bench_clear(bench);
+    bench->call = call;
+    if (call.op != BACKEND_AUTHENTICATE)
+        bench->call.credentials = bench->credentials;
+    return bench->step = bench->backend->step(bench->state, &bench->call, NULL, &bench->request);
+}
+
+static inline enum backend_step answer(struct bench *bench, long status, const char *body)
+{
+    struct http_reply reply = {.status = status, .transport = status ? HTTP_OK : HTTP_UNREACHABLE};
+    assert_int_equal(bench->step, BACKEND_SEND);
+    if (bench->reply_headers)
+        buffer_append_text(&reply.headers, bench->reply_headers);
+    buffer_append_text(&reply.body, body);
+    bench->step = bench->backend->step(bench->state, &bench->call, &reply, &bench->request);
+    http_reply_clear(&reply);
+    return bench->step;
+}
+
+static inline bool has_header(const struct bench *bench, const char *line)
+{
+    const char *at = buffer_text(&bench->request.headers), *end = at + bench->request.headers.length;
+    for (; at < end; at += strlen(at) + 1)
+        if (strcmp(at, line) == 0)
+            return true;
+    return false;
+}
+
+static inline void assert_asks(const struct bench *bench, enum http_method method, const char *url, const char *body)
+{
+    if (bench->step != BACKEND_SEND)
+        fail_msg("no request, but: %s", error_text());
+    assert_int_equal(bench->request.method, method);
+    assert_string_equal(bench->request.url, url);
+    assert_string_equal(buffer_text(&bench->request.body), body);
+}
+
+static inline void assert_done(const struct bench *bench, const char *out)
+{
+    if (bench->step != BACKEND_DONE)
+        fail_msg("not done, but: %s", error_text());
+    assert_string_equal(buffer_text(&bench->call.out), out);
+    assert_int_equal(bench->call.out.length, strlen(out));
+}
+
+static inline void assert_refused(const struct bench *bench, enum backend_step step, CK_RV rv, const char *words)
+{
+    if (bench->step != step || bench->call.rv != rv || !strstr(error_text(), words))
+        fail_msg("step %d, rv 0x%lx (wanted %d, 0x%lx, \"%s\"): %s", (int)bench->step, bench->call.rv, (int)step, rv,
+                 words, error_text());
+}
+
+static inline struct backend_call crypt_call(enum backend_op op, enum backend_cipher cipher, const char *key,
+                                             const char *in, const char *aad)
+{
+    return (struct backend_call){.op = op,
+                                 .key = key,
+                                 .cipher = cipher,
+                                 .in = (const uint8_t *)in,
+                                 .in_length = strlen(in),
+                                 .has_aad = aad != NULL,
+                                 .aad = (const uint8_t *)aad,
+                                 .aad_length = aad ? strlen(aad) : 0};
+}
+
+/* A file in the working directory, for secrets and tokens. */
+static inline void write_file(const char *path, const char *text)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+#endif
