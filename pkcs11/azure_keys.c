@@ -199,6 +199,17 @@ static enum backend_step begin(const struct azure *azure, struct backend_call *c
     return next_key(azure, call, request);
 }
 
+/* What follows the vault's own host in an address; NULL if it is another's. */
+static const char *after_host(const struct azure *azure, const char *url)
+{
+    const char *from = strstr(url, "://"), *host = strstr(azure->base, "://") + 3;
+    size_t length = strlen(host);
+    if (!from || strncmp(from + 3, host, length) != 0)
+        return NULL;
+    from += 3 + length;
+    return strncmp(from, ":443/", 5) == 0 ? from + 4 : from; /* a port which the service writes out */
+}
+
 /* The next page's address is the service's to choose, but the access token goes to our vault only. */
 static enum backend_step take_next(const struct azure *azure, struct backend_call *call, const json_t *root)
 {
@@ -207,12 +218,8 @@ static enum backend_step take_next(const struct azure *azure, struct backend_cal
     char *kept = work->next;
     work->next = NULL;
     if (next && *next) {
-        const char *from = strstr(next, "://");
-        const char *host = strstr(azure->base, "://") + 3;
-        const char *rest = from && strncmp(from + 3, host, strlen(host)) == 0 ? from + 3 + strlen(host) : "";
-        if (strncmp(rest, ":443/", 5) == 0) /* which the service writes out */
-            rest += 4;
-        bool ours = strncmp(rest, "/keys?", 6) == 0;
+        const char *rest = after_host(azure, next);
+        bool ours = rest && strncmp(rest, "/keys?", 6) == 0;
         bool again = ours && kept && strcmp(rest + 6, kept) == 0;
         free(kept);
         if (!ours || again)

@@ -1,8 +1,8 @@
 /*
  * What a key service, or something in its place, may answer: any bytes at all, at any step of any operation. Input:
- * byte 0 chooses the backend and the operation, then replies, each as a status, a header and a body with their lengths.
- * Besides not crashing: a call ends within its replies, a failure has its code and its text, and a success has a result
- * within the limits the backend states.
+ * byte 0 chooses the backend (byte / 9) and the operation (byte % 9), then replies, each as a status, a header and a
+ * body with their lengths. Besides not crashing: a call ends within its replies, a failure has its code and its text,
+ * and a success has a result within the limits the backend states.
  */
 #undef NDEBUG /* the checks are the point, in every build type */
 #include <assert.h>
@@ -11,29 +11,69 @@
 #include <string.h>
 
 #include "backends.h"
+#include "base/clock.h"
 #include "base/error.h"
 
 int LLVMFuzzerInitialize(int *argc, char ***argv);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static const char key[] = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
-static void *aws_state;
-static struct token_settings settings = {
-    .label = (char *)"fuzz", .backend = (char *)"aws-kms", .region = (char *)"eu-west-1", .pending_days = 7};
+struct target {
+    const struct backend *backend;
+    struct token_settings settings;
+    const char *key, *label;
+    const char *blobs[2]; /* of its form, so that decrypting gets as far as asking */
+    void *state;
+};
+
+static struct target targets[] = {
+    {.backend = &aws_backend,
+     .settings = {.region = (char *)"eu-west-1", .pending_days = 7},
+     .key = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab",
+     .label = "alias/x",
+     .blobs = {"in", "in"}},
+    {.backend = &bao_backend,
+     .settings = {.address = (char *)"https://127.0.0.1:8200", .auth = (char *)"approle", .role = (char *)"role"},
+     .key = "kek",
+     .label = "made",
+     .blobs = {"vault:v1:AAAA", "vault:v2:AAAA"}},
+    {.backend = &azure_backend,
+     .settings = {.address = (char *)"https://v.vault.azure.net", .auth = (char *)"managed-identity"},
+     .key = "kek/1",
+     .label = "made",
+     .blobs = {"azure1:1:::AAAA", "azure1:2:::AAAA"}},
+    {.backend = &azure_hsm_backend,
+     .settings = {.address = (char *)"https://h.managedhsm.azure.net", .auth = (char *)"managed-identity"},
+     .key = "kek/1",
+     .label = "made",
+     .blobs = {"azure1:1:AAAA:AAAA:AAAA", "azure1:1:::AAAA"}},
+    {.backend = &gcp_backend,
+     .settings = {.key_ring = (char *)"projects/p/locations/l/keyRings/r", .auth = (char *)"metadata"},
+     .key = "projects/p/locations/l/keyRings/r/cryptoKeys/kek",
+     .label = "made",
+     .blobs = {"in", "in"}},
+};
+enum { OAEP_MAX = 1024 };
+enum { TARGET_COUNT = sizeof targets / sizeof targets[0], OPERATION_COUNT = BACKEND_RANDOM + 1 };
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
     (void)argc;
     (void)argv;
     /* No credentials but instance metadata, so that AUTHENTICATE asks questions too. */
-    static const char *const names[] = {"AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL",
-                                        "AWS_EC2_METADATA_DISABLED"};
+    static const char *const names[] = {
+        "AWS_ACCESS_KEY_ID",         "AWS_PROFILE",    "AWS_ROLE_ARN", "AWS_ENDPOINT_URL",
+        "AWS_EC2_METADATA_DISABLED", "AZURE_CLIENT_ID"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         unsetenv(names[i]);
     setenv("AWS_CONFIG_FILE", "/nonexistent", 1);
     setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent", 1);
-    if (aws_backend.open(&settings, &aws_state))
-        abort();
+    for (size_t i = 0; i < TARGET_COUNT; i++) {
+        struct target *target = &targets[i];
+        target->settings.label = (char *)"fuzz";
+        target->settings.backend = (char *)target->backend->name;
+        target->settings.deadline = 10 * CLOCK_SECOND;
+        assert(target->backend->open(&target->settings, &target->state) == ENVELOPE_OK);
+    }
     return 0;
 }
 
@@ -72,13 +112,17 @@ static void next_reply(struct input *input, struct http_reply *reply)
             reply->headers.bytes[i] = ' ';
 }
 
-static void check_outcome(const struct backend_call *call, enum backend_step step)
+static void check_outcome(const struct backend *backend, const struct backend_call *call, enum backend_step step)
 {
+    /* What OAEP makes has the size of the modulus. */
+    bool oaep = call->cipher != BACKEND_AEAD;
+    size_t most_out = oaep && backend->max_ciphertext < OAEP_MAX ? OAEP_MAX : backend->max_ciphertext;
+    size_t most_in = oaep && backend->max_plaintext < OAEP_MAX ? OAEP_MAX : backend->max_plaintext;
     if (step == BACKEND_DONE) {
         if (call->op == BACKEND_ENCRYPT || call->op == BACKEND_REWRAP)
-            assert(call->out.length <= aws_backend.max_ciphertext);
+            assert(call->out.length <= most_out);
         if (call->op == BACKEND_DECRYPT)
-            assert(call->out.length <= aws_backend.max_plaintext);
+            assert(call->out.length <= most_in);
         if (call->op == BACKEND_RANDOM)
             assert(call->out.length == call->length);
         for (size_t i = 0; i < call->keys.count; i++)
@@ -92,17 +136,29 @@ static void check_outcome(const struct backend_call *call, enum backend_step ste
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input = {data, data + size};
+    size_t choice = take(&input, 1);
+    const struct target *target = &targets[choice / OPERATION_COUNT % TARGET_COUNT];
+    const struct backend *backend = target->backend;
     struct credentials *credentials = credentials_new("AKID", "SECRET", "TOKEN", 0);
-    struct backend_call call = {.op = (enum backend_op)(take(&input, 1) % (BACKEND_RANDOM + 1)),
-                                .key = key,
-                                .key_to = key,
-                                .label = "alias/x",
+    const char *blob = target->blobs[size >> 4 & 1];
+    struct backend_call call = {.op = (enum backend_op)(choice % OPERATION_COUNT),
+                                .key = target->key,
+                                .key_to = target->key,
+                                .label = target->label,
                                 .bits = 256,
-                                .in = (const uint8_t *)"in",
-                                .in_length = 2,
+                                .cipher = size & 4 && backend->oaep_sha256 ? BACKEND_OAEP_SHA256 : BACKEND_AEAD,
+                                .in = (const uint8_t *)blob,
+                                .in_length = strlen(blob),
                                 .length = 40,
                                 .pin = "",
                                 .credentials = credentials};
+    if (size & 8 && call.cipher == BACKEND_AEAD) {
+        call.has_aad = call.has_aad_to = true;
+        call.aad = call.aad_to = (const uint8_t *)"aad";
+        call.aad_length = call.aad_to_length = 3;
+    }
+    if (call.op == BACKEND_REWRAP)
+        call.cipher = BACKEND_AEAD;
     struct http_request request = {0};
     struct http_reply reply = {0};
     if (call.op == BACKEND_CREATE && size & 1) {
@@ -111,13 +167,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     call.dry_run = size & 2;
     error_clear();
-    enum backend_step step = aws_backend.step(aws_state, &call, NULL, &request);
+    enum backend_step step = backend->step(target->state, &call, NULL, &request);
     while ((step == BACKEND_SEND || step == BACKEND_RETRY) && input.at < input.end) {
         next_reply(&input, &reply);
         if (reply.transport != HTTP_OK && !request.optional)
             break;
-        step = aws_backend.step(aws_state, &call, &reply, &request);
-        check_outcome(&call, step);
+        step = backend->step(target->state, &call, &reply, &request);
+        check_outcome(backend, &call, step);
     }
     http_request_clear(&request);
     http_reply_clear(&reply);
