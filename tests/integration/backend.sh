@@ -8,8 +8,10 @@
 #   backend_kek_label LABEL     prints what object= of its URI is
 #   backend_away, backend_back  the token cannot be reached; it can again
 #   backend_patience TIME       the most that a call into the token may take while it is away
+#   backend_few MANY FEW        prints MANY, or FEW where each takes calls to a key service
 # Key services only:
-#   backend_deny LABEL, backend_allow LABEL               the customer's switch; LABEL as in the URI
+#   backend_deny LABEL, backend_allow LABEL   the customer's switch
+#   backend_calls_reset, backend_calls        (aws) how often the service has unwrapped since
 
 backend=${ENVELOPE_RIG:-softhsm}
 backend_running=no
@@ -34,6 +36,8 @@ backend_module() {
     fi
 }
 
+backend_few() { if [ "$backend" = softhsm ]; then echo "$1"; else echo "$2"; fi; }
+
 backend_kek_label() { if [ "$backend" = aws ]; then echo "alias/$1"; else echo "$1"; fi; }
 
 # --- AWS KMS ---
@@ -54,12 +58,14 @@ backend_aws_start() {
 
 # --- a transit server ---
 
-backend_bao_policy() { # [path that is forbidden]
+backend_bao_policy() { # [key that must not be used]
     local rules="" path
     for path in keys 'keys/*' 'encrypt/*' 'decrypt/*' 'rewrap/*' 'random/*'; do
         rules+="path \\\"transit/$path\\\" { capabilities = [\\\"create\\\",\\\"read\\\",\\\"update\\\",\\\"delete\\\",\\\"list\\\"] } "
     done
-    [ $# -eq 0 ] || rules+="path \\\"transit/decrypt/$1\\\" { capabilities = [\\\"deny\\\"] } "
+    for path in ${1:+"encrypt/$1" "decrypt/$1"}; do
+        rules+="path \\\"transit/$path\\\" { capabilities = [\\\"deny\\\"] } "
+    done
     bao_api PUT sys/policies/acl/envelope "{\"policy\":\"$rules\"}" >/dev/null
 }
 
@@ -123,6 +129,11 @@ END
         --token envelope --kek "$kek" --store "sqlite:$dir/keys.db" >init.log || fail "envelope init: $(cat init.log)"
 }
 
+backend_arn() { # LABEL
+    pkcs11-tool --module "$(backend_module)" --token-label envelope -O 2>/dev/null |
+        awk -v label="$1" '$1 == "label:" { mine = ($2 == label) } $1 == "ID:" && mine { print $2 }' | xxd -r -p
+}
+
 backend_kek_make() {
     case $backend in
     softhsm)
@@ -135,7 +146,13 @@ backend_kek_make() {
 backend_kek_delete() {
     case $backend in
     softhsm) backend_tool --login --pin "$(cat rig/pin)" --delete-object --type secrkey --label "$1" ;;
-    aws) backend_tool --delete-object --type secrkey --label "alias/$1" ;;
+    aws)
+        local arn
+        arn=$(backend_arn "alias/$1")
+        backend_tool --delete-object --type secrkey --label "alias/$1"
+        # what the service does from then on, and the emulator does not
+        aws_rig_do state "{\"key\":\"$arn\",\"state\":\"PendingDeletion\"}" >/dev/null
+        ;;
     bao)
         bao_api POST "transit/keys/$1/config" '{"deletion_allowed":true}' >/dev/null
         backend_tool --delete-object --type secrkey --label "$1"
@@ -169,16 +186,24 @@ backend_patience() {
     [ "$backend" = softhsm ] || sed -i "s/^deadline.*/deadline = $1/; s/^timeout.*/timeout = $1/" "$SCRATCH/kms.cnf"
 }
 
+# The emulator has no key states; the proxy before it has. A transit engine is told by policy.
+backend_state() { # LABEL STATE
+    aws_rig_do state "{\"key\":\"$(backend_arn "$1")\",\"state\":\"$2\"}" >/dev/null
+}
+
 backend_deny() {
     case $backend in
-    aws) aws_rig_do state "{\"key\":\"$RIG_FIRST_ARN\",\"state\":\"Disabled\"}" >/dev/null ;;
+    aws) backend_state "alias/$1" Disabled ;;
     bao) backend_bao_policy "$1" ;;
     esac
 }
 
 backend_allow() {
     case $backend in
-    aws) aws_rig_do state "{\"key\":\"$RIG_FIRST_ARN\",\"state\":\"Enabled\"}" >/dev/null ;;
+    aws) backend_state "alias/$1" Enabled ;;
     bao) backend_bao_policy ;;
     esac
 }
+
+backend_calls_reset() { aws_rig_do counts '{}' >/dev/null; }
+backend_calls() { aws_rig_count Decrypt; }

@@ -38,7 +38,8 @@ assert [row["file"] for row in inspected] == ["sealed", "-"]
 assert all(row["key"] == "default" and row["version"] == 2 and row["state"] == "active" for row in inspected)
 assert inspected[0]["dek_id"] == show["versions"][1]["dek_id"]
 doctor = load("doctor")
-assert {check["outcome"] for check in doctor} <= {"ok", "warning"}, doctor
+outcomes = {check["outcome"] for check in doctor if check["check"] != "PIN"}
+assert outcomes <= {"ok", "warning"}, doctor
 assert {"configuration", "store", "token", "KEK attributes", "trial wrap", "default key", "provider", "openssl.cnf"} <= {
     check["check"] for check in doctor}
 assert load("suspend") == {"key": "default", "version": 1, "did": "suspended"}
@@ -67,9 +68,9 @@ sed 's/.$/0/; t; s/.$/1/' reference.hex | xxd -r -p >damaged.bin
 cmp -s damaged.bin reference.bin || refused_with 7 'damaged' envelope inspect damaged.bin
 
 # inspect_needs_no_token
-mv rig/tokens tokens.away
+backend_away
 envelope inspect sealed | grep -q 'key "default", version 2' || fail "inspect without the token"
-mv tokens.away rig/tokens
+backend_back
 
 # help_and_completion_know_every_verb
 envelope --help | awk '$1 == "envelope" { print $2, $3 }' | while read -r verb second; do
