@@ -92,7 +92,7 @@ struct backend_call {
     enum backend_key_type type;
     unsigned bits;
     const char *pin;
-    struct credentials *credentials; /* valid ones, for every op but AUTHENTICATE */
+    struct credentials *credentials; /* valid ones; for AUTHENTICATE those to be renewed, or NULL */
 
     /* What came of it */
     struct buffer out;

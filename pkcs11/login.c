@@ -7,7 +7,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-enum { EARLY_SECONDS = 300, PAUSE_SECONDS = 30 };
+/* Renewed this long before the end, or in the last third of a shorter life. */
+enum { EARLY_SECONDS = 300, EARLY_PART = 3, PAUSE_SECONDS = 30 };
 
 struct login {
     pthread_mutex_t lock;
@@ -17,6 +18,7 @@ struct login {
     struct buffer pin;
     unsigned pin_number; /* of the PIN in use: what was fetched with an older one is not kept */
     struct credentials *current;
+    int64_t life;     /* what current had before it when it was fetched; INT64_MAX: no end */
     int64_t next_try; /* monotonic: after a failed renewal, not before */
 };
 
@@ -53,10 +55,16 @@ static int64_t left_of(const struct credentials *credentials)
     return expires ? expires - clock_wall() : INT64_MAX;
 }
 
-/* Good for now; with `early`, good for long enough not to be renewed yet. */
-static bool is_good(const struct credentials *credentials, bool early)
+/* Good for now; with `early`, good for long enough not to be renewed yet. With the lock held. */
+static bool is_good(const struct login *login, bool early)
 {
-    return credentials && left_of(credentials) > (early ? EARLY_SECONDS * CLOCK_SECOND : 0);
+    int64_t need = 0;
+    if (early) {
+        need = EARLY_SECONDS * CLOCK_SECOND;
+        if (login->life / EARLY_PART < need)
+            need = login->life / EARLY_PART;
+    }
+    return login->current && left_of(login->current) > need;
 }
 
 /* With the lock held. False at the deadline. */
@@ -80,19 +88,21 @@ static bool wait_for_change(struct login *login, int64_t deadline)
 static CK_RV renew(struct login *login, login_fetch fetch, void *context, int64_t deadline)
 {
     struct buffer pin = {0};
-    struct credentials *made = NULL;
+    struct credentials *made = NULL, *previous = credentials_ref(login->current);
     unsigned number = login->pin_number;
     login->fetching = true;
     buffer_append(&pin, login->pin.bytes, login->pin.length);
     pthread_mutex_unlock(&login->lock);
-    CK_RV rv = buffer_ok(&pin) ? fetch(context, buffer_text(&pin), deadline, &made) : CKR_HOST_MEMORY;
+    CK_RV rv = buffer_ok(&pin) ? fetch(context, buffer_text(&pin), previous, deadline, &made) : CKR_HOST_MEMORY;
     buffer_clear(&pin);
+    credentials_unref(previous);
     pthread_mutex_lock(&login->lock);
     login->fetching = false;
     login->next_try = clock_monotonic() + PAUSE_SECONDS * CLOCK_SECOND;
     if (rv == CKR_OK && number == login->pin_number) {
         credentials_unref(login->current);
         login->current = made;
+        login->life = made ? left_of(made) : 0;
         login->next_try = 0;
     } else {
         credentials_unref(made);
@@ -106,10 +116,10 @@ CK_RV login_get(struct login *login, login_fetch fetch, void *context, int64_t d
     CK_RV rv = CKR_OK;
     pthread_mutex_lock(&login->lock);
     for (;;) {
-        bool good = is_good(login->current, false);
+        bool good = is_good(login, false);
         bool renewing = login->fetching || clock_monotonic() < login->next_try;
         /* What still works is used while it is being renewed, and when renewing fails. */
-        if (is_good(login->current, true) || (good && renewing))
+        if (is_good(login, true) || (good && renewing))
             break;
         if (login->fetching) {
             if (wait_for_change(login, deadline))
@@ -119,13 +129,13 @@ CK_RV login_get(struct login *login, login_fetch fetch, void *context, int64_t d
             break;
         }
         rv = renew(login, fetch, context, deadline);
-        if (is_good(login->current, false))
+        if (is_good(login, false))
             rv = CKR_OK;
         if (rv != CKR_OK)
             break;
-        if (!is_good(login->current, true) && login->current) {
+        if (!is_good(login, true) && login->current) {
             /* Short-lived by design, or the clock is off: use them, renew at the next call. */
-            if (!is_good(login->current, false)) {
+            if (!is_good(login, false)) {
                 error_raise(ENVELOPE_E_HSM_LOGIN, "the credentials fetched have expired already; is the clock right?");
                 rv = CKR_USER_NOT_LOGGED_IN;
             }

@@ -14,8 +14,9 @@ struct login;
 struct login *login_new(void); /* NULL with the error raised */
 void login_free(struct login *login);
 
-/* Fetches: runs BACKEND_AUTHENTICATE with pin until deadline. */
-typedef CK_RV (*login_fetch)(void *context, const char *pin, int64_t deadline, struct credentials **made);
+/* Fetches: runs BACKEND_AUTHENTICATE with pin until deadline. previous: what is to be renewed, NULL if nothing is. */
+typedef CK_RV (*login_fetch)(void *context, const char *pin, struct credentials *previous, int64_t deadline,
+                             struct credentials **made);
 
 /* Valid credentials, to be unref'ed. */
 CK_RV login_get(struct login *login, login_fetch fetch, void *context, int64_t deadline, struct credentials **got);

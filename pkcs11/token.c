@@ -141,9 +141,10 @@ static enum backend_step drive(struct token *token, struct backend_call *call, i
     return step;
 }
 
-static CK_RV fetch(void *context, const char *pin, int64_t deadline, struct credentials **made)
+static CK_RV fetch(void *context, const char *pin, struct credentials *previous, int64_t deadline,
+                   struct credentials **made)
 {
-    struct backend_call call = {.op = BACKEND_AUTHENTICATE, .pin = pin};
+    struct backend_call call = {.op = BACKEND_AUTHENTICATE, .pin = pin, .credentials = previous};
     CK_RV rv = CKR_OK;
     if (drive(context, &call, deadline) == BACKEND_DONE) {
         *made = call.made;
