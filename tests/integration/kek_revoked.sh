@@ -28,8 +28,8 @@ try() {
 }
 # until_it_is TEXT: at most 20 s, many times what ttl and refresh allow on a busy machine
 until_it_is() {
-    # shellcheck disable=SC2053 # a pattern is meant
     local end=$((SECONDS + 20))
+    # shellcheck disable=SC2053 # a pattern is meant
     while try && ! [[ $reply == $1 ]]; do
         [ "$SECONDS" -lt "$end" ] || fail "not \"$1\" but: $reply"
         sleep 0.1
