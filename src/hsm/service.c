@@ -136,7 +136,7 @@ envelope_status hsm_service_missing(struct hsm_session *session, const char *nam
     CK_ENVELOPE_KMS_MESSAGE message;
     if (service_said(session, CKR_OK,
                      &message)) /* a key it has, but in a state in which it is none: "PendingDeletion" */
-        return error_raise(ENVELOPE_E_KEK_UNKNOWN, "token \"%s\": the KEK \"%s\" cannot be used: %s is %s",
+        return error_raise(ENVELOPE_E_KEK_UNKNOWN, "token \"%s\": the KEK \"%s\" cannot be used: %s: %s",
                            session->token->name, name, message.service_code, message.service_message);
     return error_raise(ENVELOPE_E_KEK_UNKNOWN,
                        "token \"%s\": the service has no key \"%s\" for us: deleted, misnamed, or of another region, "
