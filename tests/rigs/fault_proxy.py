@@ -13,15 +13,18 @@ Control (never counted):
   POST /_rig/state   {"key": ID-OR-ARN, "state": "Disabled" | "PendingDeletion" | "Enabled"}
   POST /_rig/page    {"size": N}
   POST /_rig/agent   {"id": …, "secret": …, "token": …, "lifetime": seconds}   what metadata and container give out
+  POST /_rig/policy  {"id": ACCESS-KEY, "document": {…}}   hold this user to a policy's resources and conditions, too
   GET  /_rig/counts  {"Decrypt": 3, …}; POST /_rig/counts sets them to nothing
 """
 
 import base64
 import datetime
+import fnmatch
 import http.client
 import http.server
 import json
 import os
+import re
 import ssl
 import socket
 import struct
@@ -34,7 +37,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 lock = threading.Lock()
-state = {"faults": [], "keys": {}, "page": 0, "counts": {}, "agent": None, "rsa": {}}
+state = {"faults": [], "keys": {}, "page": 0, "counts": {}, "agent": None, "rsa": {}, "policies": {}}
 
 ERRORS = {
     "throttle": (400, "ThrottlingException", "Rate exceeded"),
@@ -62,6 +65,34 @@ def take_fault(action):
 
 def short(key):
     return key.rsplit("/", 1)[-1]
+
+
+def as_list(value):
+    return value if isinstance(value, list) else [value]
+
+
+def conditions_hold(conditions, context):
+    """The one condition our samples use; any other is an error of the test."""
+    for operator, keys in conditions.items():
+        for key, wanted in keys.items():
+            if (operator, key) != ("ForAnyValue:StringEquals", "kms:EncryptionContextKeys"):
+                raise NotImplementedError(f"{operator} {key}")
+            if not set(as_list(wanted)) & set(context):
+                return False
+    return True
+
+
+def policy_allows(document, action, resource, context):
+    """Is there an Allow, and no Deny? Principals are not looked at: the test hands a policy to one user."""
+    found = set()
+    for statement in document["Statement"]:
+        if (
+            any(fnmatch.fnmatchcase(action, pattern) for pattern in as_list(statement["Action"]))
+            and any(fnmatch.fnmatchcase(resource, pattern) for pattern in as_list(statement["Resource"]))
+            and conditions_hold(statement.get("Condition", {}), context)
+        ):
+            found.add(statement["Effect"])
+    return found == {"Allow"}
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -180,6 +211,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if oaep and self.state_of(asked) == "Enabled":
             return self.oaep(action, asked)
         told = json.loads(content or b"null") or {}
+        if not self.permitted(action, asked, told):
+            return self.refuse("denied")
         if action in CRYPTOGRAPHIC:
             key_state = self.state_of(asked)
             if key_state != "Enabled":
@@ -209,6 +242,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except ValueError:
             return False
         return action in ("Decrypt", "ReEncrypt") and len(blob) > 36 and blob[:36].decode("latin-1") != short(wanted)
+
+    def permitted(self, action, asked, told):
+        """The emulator looks at actions only; resources and conditions of a user's policy are looked at here."""
+        user = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
+        with lock:
+            document = state["policies"].get(user.group(1)) if user else None
+        if document is None:
+            return True
+        if action == "ReEncrypt":
+            needed = [
+                ("ReEncryptFrom", asked["SourceKeyId"], asked.get("SourceEncryptionContext", {})),
+                ("ReEncryptTo", asked["DestinationKeyId"], asked.get("DestinationEncryptionContext", {})),
+            ]
+        else:
+            described = told.get("KeyMetadata", {}).get("Arn")
+            needed = [(action, described or asked.get("KeyId", "*"), asked.get("EncryptionContext", {}))]
+        return all(policy_allows(document, "kms:" + name, key, context) for name, key, context in needed)
 
     def rsa_key(self, key):
         with lock:
@@ -309,6 +359,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 state["keys"][short(told["key"])] = told["state"]
             elif self.path == "/_rig/page":
                 state["page"] = told["size"]
+            elif self.path == "/_rig/policy":
+                state["policies"][told["id"]] = told["document"]
             elif self.path == "/_rig/agent":
                 state["agent"] = told or None
             elif self.path == "/_rig/counts" and method == "POST":
