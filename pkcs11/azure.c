@@ -186,6 +186,7 @@ static enum backend_step azure_step(const void *state, struct backend_call *call
 const struct backend azure_backend = {
     .name = "azure-key-vault",
     .model = "Key Vault (exp.)",
+    .experimental = true,
     .max_plaintext = 160, /* RSA-OAEP-256 with 2,048 bits, less the binding of the associated data */
     .max_ciphertext = 1024,
     .oaep_sha1 = true,
@@ -201,6 +202,7 @@ const struct backend azure_backend = {
 const struct backend azure_hsm_backend = {
     .name = "azure-managed-hsm",
     .model = "Managed HSM exp.",
+    .experimental = true,
     .max_plaintext = 4096,
     .max_ciphertext = 5632, /* base64url of plaintext, IV and tag, and the version */
     .oaep_sha1 = true,

@@ -125,9 +125,10 @@ struct backend {
     size_t max_plaintext;  /* of one ENCRYPT with BACKEND_AEAD */
     size_t max_ciphertext; /* of one ENCRYPT with BACKEND_AEAD: what a caller's buffer must hold to be sure */
     bool oaep_sha1, oaep_sha256;
-    bool rsa_aead;  /* BACKEND_AEAD with RSA keys as well: the backend binds the associated data itself */
-    bool random;    /* the service has a random number generator */
-    bool reencrypt; /* REWRAP without plaintext leaving the service */
+    bool experimental; /* never run against the service itself; said in the log */
+    bool rsa_aead;     /* BACKEND_AEAD with RSA keys as well: the backend binds the associated data itself */
+    bool random;       /* the service has a random number generator */
+    bool reencrypt;    /* REWRAP without plaintext leaving the service */
 
     /* Check the settings (error names the section and key), make the read-only state. No network. */
     envelope_status (*open)(const struct token_settings *settings, void **state);

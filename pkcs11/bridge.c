@@ -95,7 +95,7 @@ static envelope_status make(struct bridge **made)
     for (size_t i = 0; !status && i < bridge->settings.count; i++) {
         status = token_open(bridge->settings.tokens[i], &bridge->tokens[i]);
         if (!status)
-            bridge->token_count++;
+            call_log_token(bridge->tokens[bridge->token_count++]);
     }
     if (!status)
         status = http_setup();

@@ -106,6 +106,8 @@ CK_RV call_leave(struct call *call, CK_RV rv);
 CK_RV call_run(struct call *call, struct backend_call *request);
 /* With ENVELOPE_KMS_LOG=stderr a failure's text is printed: foreign programs show the number only. */
 void call_log(CK_RV rv);
+/* Likewise, when a token is opened, what its user should know of it. */
+void call_log_token(const struct token *token);
 /* Raise for what the caller did wrong: rv is returned. */
 CK_RV call_refuse(CK_RV rv, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Hand `count` bytes to a caller by PKCS#11's rules for output buffers; CKR_BUFFER_TOO_SMALL or CKR_OK. */

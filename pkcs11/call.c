@@ -18,11 +18,24 @@ CK_RV call_refuse(CK_RV rv, const char *format, ...)
     return rv;
 }
 
+static bool logs(void)
+{
+    const char *where = local_env("ENVELOPE_KMS_LOG");
+    return where && strcmp(where, "stderr") == 0;
+}
+
 void call_log(CK_RV rv)
 {
-    const char *where = rv != CKR_OK && *error_text() ? local_env("ENVELOPE_KMS_LOG") : NULL;
-    if (where && strcmp(where, "stderr") == 0)
+    if (rv != CKR_OK && *error_text() && logs())
         fprintf(stderr, "envelope-kms: 0x%lx: %s\n", rv, error_text());
+}
+
+void call_log_token(const struct token *token)
+{
+    if (token->backend->experimental && logs())
+        fprintf(stderr,
+                "envelope-kms: [token %s]: backend = %s is experimental: it was never run against the service\n",
+                token->settings->label, token->backend->name);
 }
 
 CK_RV call_enter(struct call *call, CK_SESSION_HANDLE handle)

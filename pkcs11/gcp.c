@@ -168,6 +168,7 @@ static enum backend_step gcp_step(const void *state, struct backend_call *call, 
 const struct backend gcp_backend = {
     .name = "gcp-kms",
     .model = "Cloud KMS (exp.)",
+    .experimental = true,
     .max_plaintext = GCP_PLAINTEXT_MAX,
     .max_ciphertext = GCP_CIPHERTEXT_MAX,
     .random = true,

@@ -11,8 +11,10 @@ extern "C" {
 
 /*
  * The key service's own authenticated encryption with a symmetric key: AWS KMS
- * Encrypt and Decrypt, OpenBao transit encrypt and decrypt. What comes out is
- * the service's blob, opaque, of a length that is not fixed by the input's.
+ * Encrypt and Decrypt, OpenBao transit encrypt and decrypt. Where
+ * CKA_ALLOWED_MECHANISMS says so also with an RSA pair: the public object
+ * encrypts, the private one decrypts. What comes out is a blob, opaque, of a
+ * length that is not fixed by the input's.
  *
  * For C_Encrypt, C_Decrypt (one part, or gathered from several), C_WrapKey and
  * C_UnwrapKey. pParameter is NULL (no associated data, ulParameterLen 0) or
