@@ -92,8 +92,8 @@ static envelope_status judge(CK_RV rv, bool unwrapping, bool answered, bool *pla
     case CKR_DEVICE_ERROR:
     case CKR_TOKEN_NOT_RECOGNIZED: /* a certificate that is not to be trusted */
         return ENVELOPE_E_HSM_UNAVAILABLE;
-    case CKR_USER_NOT_LOGGED_IN:
-        return ENVELOPE_E_HSM_LOGIN;
+    case CKR_USER_NOT_LOGGED_IN: /* or whoever gives out credentials was not to be reached */
+        return answered ? ENVELOPE_E_HSM_LOGIN : ENVELOPE_E_HSM_UNAVAILABLE;
     case CKR_KEY_FUNCTION_NOT_PERMITTED:
         return ENVELOPE_E_KEK_REFUSED;
     case CKR_ENCRYPTED_DATA_INVALID:

@@ -1,0 +1,23 @@
+/*
+ * A PKCS#11 module as our bridge to key services is one, with SoftHSM for a service: it answers what it is told. A test
+ * reaches its controls with dlsym(dlopen(SERVICE_MODULE), "service_control").
+ */
+#ifndef TEST_SERVICE_MODULE_H
+#define TEST_SERVICE_MODULE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include <p11-kit/pkcs11.h>
+
+struct service_control {
+    _Atomic CK_RV rv;         /* what encryption, decryption, rewrap and search return instead of working */
+    _Atomic bool only_search; /* that is for searches alone */
+    char code[64];            /* the service's own name for it; "": it did not answer */
+    _Atomic int blob_size;    /* how long blobs are made; 0: as they come */
+    _Atomic bool plaintext_leaves;
+    _Atomic bool damages; /* rewrap makes blobs that do not open */
+    _Atomic int encrypts, decrypts, dry_runs, rewraps, initializes;
+};
+
+#endif
