@@ -194,6 +194,13 @@ static envelope_status rewrap(struct rewrapping *job, const char *name)
     /* The key first: from then on nothing new comes under the old KEK, and one look at the versions sees all. */
     if (!status)
         status = move_key(job, &key);
+    /* Somebody else may be moving it to the same place. */
+    if (status == ENVELOPE_E_STORE_CONFLICT) {
+        status = store_key_find(job->opened, name, &key);
+        if (!status && key.kek_id != job->kek_id)
+            status = error_raise(ENVELOPE_E_STORE_CONFLICT, "somebody else moved it to KEK %u meanwhile",
+                                 (unsigned)key.kek_id);
+    }
     return status ? status : move_versions(job, name);
 }
 
