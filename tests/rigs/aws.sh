@@ -86,6 +86,7 @@ says "dry-decrypt alias/first wrong $blob" "CKR_ENCRYPTED_DATA_INVALID *"
 says "oaep-encrypt alias/rsa $dek" "ok *"
 says "oaep-decrypt alias/rsa ${reply#ok }" "ok $dek"
 says "encrypt alias/rsa - $dek" "CKR_OBJECT_HANDLE_INVALID *"
+says "pair-encrypt alias/rsa - $dek" "CKR_KEY_TYPE_INCONSISTENT *another kind*"
 says "random 3000" "ok *"
 [[ ${#reply} = 6003 ]] || fail "3000 random bytes came as ${#reply} characters"
 
@@ -103,6 +104,21 @@ says "find alias/first" "ok 0"
 key_state "$RIG_FIRST_ARN" Enabled
 says "find alias/first" "ok 1"
 says "decrypt alias/first financial/3 $blob" "ok $dek"
+
+key_state "$RIG_FIRST_ARN" Deleted
+says "decrypt alias/first financial/3 $blob" "CKR_KEY_HANDLE_INVALID *no such key*NotFoundException*"
+says "unwrap alias/first tenant-7 $wrapped" "CKR_UNWRAPPING_KEY_HANDLE_INVALID *no such key*"
+restart
+says "find alias/first" "ok 0"
+key_state "$RIG_FIRST_ARN" Enabled
+says "decrypt alias/first financial/3 $blob" "ok $dek"
+
+# --- a throttling storm: the first forty answers refused, and all threads get through ---
+aws_rig_do counts '{}' >/dev/null
+fault Encrypt throttle 40
+says "threads 8 12 alias/first" "ok"
+[[ $(aws_rig_count Encrypt) -ge 136 ]] || fail "the storm was not met"
+clear
 
 # --- faults: a defined code and text, within the deadline of 5 s ---
 within() { # SECONDS COMMAND PATTERN

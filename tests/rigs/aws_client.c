@@ -9,6 +9,7 @@
  *   parts-encrypt LABEL AAD HEX    in pieces of 7 bytes
  *   small LABEL AAD HEX            decrypt into too small a buffer, then into a large one
  *   oaep-encrypt LABEL HEX         oaep-decrypt LABEL HEX        SHA-256
+ *   pair-encrypt LABEL AAD HEX     pair-decrypt LABEL AAD HEX    the vendor mechanism with an RSA pair
  *   wrap LABEL AAD                 wrap a new session key: "ok BLOB VALUE"
  *   unwrap LABEL AAD HEX           "ok VALUE"
  *   rewrap FROM AAD TO AAD HEX     by the vendor interface
@@ -155,6 +156,15 @@ static CK_RV in_one(CK_SESSION_HANDLE in, bool encrypt, CK_MECHANISM *mechanism,
     if (rv != CKR_OK)
         return rv;
     return (encrypt ? p11->C_Encrypt : p11->C_Decrypt)(in, (CK_BYTE *)from->data, from->length, to->data, &to->length);
+}
+
+static CK_RV pair_crypt(bool encrypt, const char *label, const char *aad, const struct bytes *from, struct bytes *to)
+{
+    CK_ENVELOPE_KMS_PARAMS params;
+    CK_MECHANISM mechanism = mechanism_of(&params, aad, 0);
+    CK_OBJECT_HANDLE key;
+    CK_RV rv = find_key(session, label, encrypt ? CKO_PUBLIC_KEY : CKO_PRIVATE_KEY, &key);
+    return rv == CKR_OK ? in_one(session, encrypt, &mechanism, key, from, to) : rv;
 }
 
 static CK_RV service_crypt(CK_SESSION_HANDLE in, bool encrypt, const char *label, const char *aad, CK_FLAGS flags,
@@ -426,6 +436,8 @@ static CK_RV perform(int count, char *const word[], struct bytes out[2], long *n
         return CKR_ARGUMENTS_BAD;
     if (is(verb, "encrypt", count, 4) || is(verb, "decrypt", count, 4))
         return service_crypt(session, *verb == 'e', word[1], word[2], 0, &in, out);
+    if (is(verb, "pair-encrypt", count, 4) || is(verb, "pair-decrypt", count, 4))
+        return pair_crypt(verb[5] == 'e', word[1], word[2], &in, out);
     if (is(verb, "dry-encrypt", count, 4) || is(verb, "dry-decrypt", count, 4))
         return service_crypt(session, verb[4] == 'e', word[1], word[2], CKF_ENVELOPE_KMS_DRY_RUN, &in, out);
     if (is(verb, "parts-encrypt", count, 4))

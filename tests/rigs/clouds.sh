@@ -89,10 +89,19 @@ says "find kek" "ok 2"
 says "find-id kek/0001" "ok 2"
 says "find nothing" "ok 0"
 says "random 8" "0x121 *" # CKR_RANDOM_NO_RNG
+says "pair-encrypt kek financial/3 $dek" "ok *"
+bound=${reply#ok }
+[[ $(xxd -r -p <<<"$bound") = azure1:0001:::* ]] || fail "not a blob that names its version: $bound"
+says "pair-decrypt kek financial/3 $bound" "ok $dek"
+says "pair-decrypt kek financial/4 $bound" "CKR_ENCRYPTED_DATA_INVALID *other associated data*"
+says "pair-decrypt kek - $bound" "CKR_ENCRYPTED_DATA_INVALID *other associated data*"
 faults unwrapkey "oaep-decrypt kek $bare" "ok $dek"
 curl -sS --noproxy '*' -H 'Authorization: Bearer rig-token' "$url/keys/rotate" >/dev/null || fail "rotate"
 with_azure
 says "oaep-decrypt kek $bare" "CKR_ENCRYPTED_DATA_INVALID *BadParameter*" # another version: as documented
+says "pair-decrypt kek financial/3 $bound" "ok $dek"
+says "pair-encrypt kek financial/3 $dek" "ok *"
+[[ $(xxd -r -p <<<"${reply#ok }") = azure1:0002:::* ]] || fail "the new version is not used: $reply"
 secret=/dev/null with_azure
 says "oaep-encrypt kek $dek" "CKR_*"
 says "login wrong" "CKR_PIN_INCORRECT *AADSTS7000215*"

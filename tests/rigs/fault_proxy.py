@@ -10,7 +10,7 @@ Control (never counted):
        KIND: throttle, internal, unavailable, expired, denied, cut, reset, slow, bad-json, wrong-json, other-key, huge,
              huge-chunked, html, silent
   POST /_rig/clear   forget faults, states, pages
-  POST /_rig/state   {"key": ID-OR-ARN, "state": "Disabled" | "PendingDeletion" | "Enabled"}
+  POST /_rig/state   {"key": ID-OR-ARN, "state": "Disabled" | "PendingDeletion" | "Deleted" | "Enabled"}
   POST /_rig/page    {"size": N}
   POST /_rig/agent   {"id": …, "secret": …, "token": …, "lifetime": seconds}   what metadata and container give out
   POST /_rig/policy  {"id": ACCESS-KEY, "document": {…}}   hold this user to a policy's resources and conditions, too
@@ -47,6 +47,7 @@ ERRORS = {
     "denied": (400, "AccessDeniedException", "not authorized to perform this"),
     "Disabled": (409, "DisabledException", "the key is disabled"),
     "PendingDeletion": (409, "KMSInvalidStateException", "the key is pending deletion"),
+    "Deleted": (400, "NotFoundException", "Key is not found"),
     "incorrect-key": (400, "IncorrectKeyException", "The key ID in the request does not identify the CMK"),
     "dry-run": (412, "DryRunOperationException", "The request would have succeeded, but the DryRun option is set."),
 }
@@ -223,6 +224,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             der = self.rsa_key(asked["KeyId"]).public_key()
             der = der.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
             told["PublicKey"] = base64.b64encode(der).decode()
+        if action == "DescribeKey" and self.state_of({"KeyId": told["KeyMetadata"]["Arn"]}) == "Deleted":
+            return self.refuse("Deleted")
         if action == "DescribeKey":
             metadata = told["KeyMetadata"]
             with lock:
