@@ -1,8 +1,8 @@
 /*
  * Key references: the standard ciphers under their own names, with a DEK put in place of a reference at init
  * (docs/references.md). What a program calls is the default provider's own code, and the context it holds is that
- * provider's own context; of each dispatch table only newctx, freectx, dupctx, the inits and, for AEADs, set_ctx_params
- * are ours.
+ * provider's own context; of each dispatch table only newctx, freectx, dupctx, the inits, get_ctx_params and, for
+ * AEADs, set_ctx_params are ours.
  *
  * Every cipher of that provider is offered, also those that take no reference: 256 bits of a reference are public, and
  * handed to a cipher we do not stand in front of they would become a raw key.
@@ -17,6 +17,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
+#include <sys/single_threaded.h>
 #include <openssl/core.h>
 #include <openssl/core_dispatch.h>
 
@@ -51,6 +53,10 @@ struct reference_cipher {
     bool has_iv;
     atomic_bool warned;
     void *inner_context; /* the inner provider's */
+    /* What every context of this cipher says when it is asked; the length of IVs until one was given another. */
+    size_t key_length, iv_length;
+    bool knows_key_length;
+    atomic_bool knows_iv_length;
 
     OSSL_FUNC_cipher_newctx_fn *newctx;
     OSSL_FUNC_cipher_freectx_fn *freectx;
@@ -59,6 +65,7 @@ struct reference_cipher {
     OSSL_FUNC_cipher_decrypt_init_fn *decrypt_init;
     OSSL_FUNC_cipher_update_fn *update;
     OSSL_FUNC_cipher_cipher_fn *cipher;
+    OSSL_FUNC_cipher_get_ctx_params_fn *get_ctx_params;
     OSSL_FUNC_cipher_set_ctx_params_fn *set_ctx_params;
 #ifdef OSSL_OP_SKEYMGMT
     OSSL_FUNC_cipher_encrypt_skey_init_fn *encrypt_skey_init;
@@ -77,10 +84,11 @@ struct reference_init {
 };
 
 /* ---- reference.c: what the functions of a decorated table do ---- */
-/* True for an init that concerns nobody here: a raw key where those are allowed, on a context that is none of ours. */
-bool reference_passes(const struct reference_cipher *cipher, const void *ctx, const unsigned char *key);
 int reference_init(struct reference_cipher *cipher, bool encrypt, void *ctx, const struct reference_init *init);
-int reference_set_ctx_params(const struct reference_cipher *cipher, void *ctx, const OSSL_PARAM params[]);
+/* To be called with all params that are set in a context: the usual length may be no longer. */
+void reference_note_iv_length(struct reference_cipher *cipher, const OSSL_PARAM params[]);
+int reference_get_ctx_params(const struct reference_cipher *cipher, void *ctx, OSSL_PARAM params[]);
+int reference_set_ctx_params(struct reference_cipher *cipher, void *ctx, const OSSL_PARAM params[]);
 void *reference_dupctx(const struct reference_cipher *cipher, void *ctx);
 
 #ifdef OSSL_OP_SKEYMGMT
@@ -104,7 +112,7 @@ struct reference_context {
 /* Entries in a bucket of one cache line; more of them follow where that is not enough. */
 enum { REFERENCE_BUCKET_BITS = 10, REFERENCE_WAYS = 3 };
 struct reference_block {
-    struct reference_context ways[REFERENCE_WAYS];
+    _Alignas(64) struct reference_context ways[REFERENCE_WAYS];
     _Atomic(struct reference_block *) next;
 };
 extern struct reference_block reference_buckets[1 << REFERENCE_BUCKET_BITS];
@@ -137,15 +145,68 @@ static inline bool reference_context_is_refused(const void *ctx)
     return context && context->refused;
 }
 
+/* Take a free entry. False if another thread did. */
+static inline bool reference_way_claim(struct reference_context *way, void *ctx)
+{
+    void *none = NULL;
+    if (atomic_load_explicit(&way->ctx, memory_order_relaxed))
+        return false;
+    if (__libc_single_threaded)
+        atomic_store_explicit(&way->ctx, ctx, memory_order_relaxed);
+    else if (!atomic_compare_exchange_strong_explicit(&way->ctx, &none, ctx, memory_order_acquire,
+                                                      memory_order_relaxed))
+        return false;
+    way->dek_id = 0;
+    way->current = false;
+    way->encrypt = false;
+    way->counted = false;
+    way->refused = false;
+    return true;
+}
+
+/* An entry for a context that has none. NULL with the error raised. */
+struct reference_context *reference_context_add(void *ctx);
+
 /* Found, or made empty (*made). NULL with the error raised. */
-struct reference_context *reference_context_claim(void *ctx, bool *made);
+static inline struct reference_context *reference_context_claim(void *ctx, bool *made)
+{
+    struct reference_context *found = reference_context_find(ctx);
+    *made = found == NULL;
+    if (found)
+        return found;
+    struct reference_context *way = &reference_bucket(ctx)->ways[0];
+    return reference_way_claim(way, ctx) ? way : reference_context_add(ctx);
+}
+
 static inline void reference_context_forget(struct reference_context *context)
 {
     if (context)
         atomic_store_explicit(&context->ctx, NULL, memory_order_release);
 }
 
+/* First bytes that reference_init() has to look at: of a reference, and of one in print. */
+static inline bool reference_is_suspicious(unsigned char first)
+{
+    return first == 'E' || first == '4' || first == 'R' || first == 'b' || first == '\\';
+}
+
+/* True for an init that concerns nobody here: a raw key where those are allowed, on a context that is none of ours. */
+static inline bool reference_passes(const struct reference_cipher *cipher, const void *ctx, const unsigned char *key)
+{
+    if (key && (reference_is_suspicious(key[0]) || cipher->raw != REFERENCE_RAW_ALLOW))
+        return false;
+    return !reference_context_find(ctx);
+}
+
 /* ---- reference_thread.c ---- */
+
+/* Where a context lay whose memory was shielded, for which cipher, and in which tick of the clock. */
+struct reference_shielded {
+    const void *ctx;
+    const struct reference_cipher *cipher;
+    int64_t at;
+};
+enum { REFERENCE_SHIELDED = 8 };
 
 /* A DEK that this thread holds on to. */
 struct reference_hold {
@@ -157,6 +218,7 @@ struct reference_hold {
     uint8_t *dek;        /* the lease's, in locked memory of this thread; zeros when there is no lease */
     int64_t begun;       /* the tick of the clock in which the keyring was asked last; 0: ask */
     uint64_t generation; /* fork_generation() then */
+    struct reference_shielded *shielded; /* the thread's, REFERENCE_SHIELDED of them */
 };
 /*
  * This thread's hold for reference bytes, or (bytes NULL) for a DEK id that a context has, begun for one more message
@@ -164,8 +226,6 @@ struct reference_hold {
  */
 envelope_status reference_thread_begin(keyring *ring, const uint8_t *bytes, uint32_t dek_id, bool counted,
                                        const struct reference_hold **hold);
-/* secmem_shield(), once in a tick for what was shielded already: contexts come and go at the same place. */
-void reference_thread_shield(const void *ctx, size_t size);
 /* End this thread's leases of a ring. */
 void reference_thread_end(const keyring *ring);
 

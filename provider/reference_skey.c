@@ -139,6 +139,8 @@ static int refuse_object(const struct reference_cipher *cipher)
 int reference_skey_init(struct reference_cipher *cipher, bool encrypt, void *ctx, void *skey,
                         struct reference_init *init)
 {
+    if (init->params)
+        reference_note_iv_length(cipher, init->params);
     if (!skey)
         return reference_init(cipher, encrypt, ctx, init);
     struct looking looking = {.cipher = cipher, .encrypt = encrypt, .ctx = ctx, .init = init};

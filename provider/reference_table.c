@@ -52,6 +52,7 @@ static struct reference_cipher pool[POOL];
     static OSSL_FUNC_cipher_decrypt_init_fn decrypt_init_##n;                                                          \
     static OSSL_FUNC_cipher_update_fn update_##n;                                                                      \
     static OSSL_FUNC_cipher_cipher_fn cipher_##n;                                                                      \
+    static OSSL_FUNC_cipher_get_ctx_params_fn get_ctx_params_##n;                                                      \
     static OSSL_FUNC_cipher_set_ctx_params_fn set_ctx_params_##n;                                                      \
     static void *newctx_##n(void *provctx)                                                                             \
     {                                                                                                                  \
@@ -70,6 +71,8 @@ static struct reference_cipher pool[POOL];
     static int encrypt_init_##n(void *ctx, const unsigned char *key, size_t keylen, const unsigned char *iv,           \
                                 size_t ivlen, const OSSL_PARAM params[])                                               \
     {                                                                                                                  \
+        if (params)                                                                                                    \
+            reference_note_iv_length(&pool[n], params);                                                                \
         if (reference_passes(&pool[n], ctx, key))                                                                      \
             return pool[n].encrypt_init(ctx, key, keylen, iv, ivlen, params);                                          \
         return reference_init(&pool[n], true, ctx, &(struct reference_init){key, keylen, iv, ivlen, params});          \
@@ -77,6 +80,8 @@ static struct reference_cipher pool[POOL];
     static int decrypt_init_##n(void *ctx, const unsigned char *key, size_t keylen, const unsigned char *iv,           \
                                 size_t ivlen, const OSSL_PARAM params[])                                               \
     {                                                                                                                  \
+        if (params)                                                                                                    \
+            reference_note_iv_length(&pool[n], params);                                                                \
         if (reference_passes(&pool[n], ctx, key))                                                                      \
             return pool[n].decrypt_init(ctx, key, keylen, iv, ivlen, params);                                          \
         return reference_init(&pool[n], false, ctx, &(struct reference_init){key, keylen, iv, ivlen, params});         \
@@ -90,6 +95,10 @@ static struct reference_cipher pool[POOL];
                           size_t inl)                                                                                  \
     {                                                                                                                  \
         return reference_context_is_refused(ctx) ? 0 : pool[n].cipher(ctx, out, outl, outsize, in, inl);               \
+    }                                                                                                                  \
+    static int get_ctx_params_##n(void *ctx, OSSL_PARAM params[])                                                      \
+    {                                                                                                                  \
+        return reference_get_ctx_params(&pool[n], ctx, params);                                                        \
     }                                                                                                                  \
     static int set_ctx_params_##n(void *ctx, const OSSL_PARAM params[])                                                \
     {                                                                                                                  \
@@ -127,6 +136,7 @@ struct thunks {
     OSSL_FUNC_cipher_decrypt_init_fn *decrypt_init;
     OSSL_FUNC_cipher_update_fn *update;
     OSSL_FUNC_cipher_cipher_fn *cipher;
+    OSSL_FUNC_cipher_get_ctx_params_fn *get_ctx_params;
     OSSL_FUNC_cipher_set_ctx_params_fn *set_ctx_params;
 #ifdef OSSL_OP_SKEYMGMT
     OSSL_FUNC_cipher_encrypt_skey_init_fn *encrypt_skey_init;
@@ -134,8 +144,9 @@ struct thunks {
 #endif
 };
 #define THUNKS_ENTRY(n)                                                                                                \
-    {newctx_##n,       freectx_##n, dupctx_##n, encrypt_init_##n,                                                      \
-     decrypt_init_##n, update_##n,  cipher_##n, set_ctx_params_##n SKEY_ENTRIES(n)},
+    {newctx_##n,       freectx_##n,        dupctx_##n,                                                                 \
+     encrypt_init_##n, decrypt_init_##n,   update_##n,                                                                 \
+     cipher_##n,       get_ctx_params_##n, set_ctx_params_##n SKEY_ENTRIES(n)},
 static const struct thunks thunks[] = {EACH(THUNKS_ENTRY)};
 _Static_assert(sizeof thunks / sizeof thunks[0] == POOL, "one set of functions for each number");
 
@@ -281,6 +292,10 @@ static void replace(struct reference_cipher *cipher, const struct thunks *ours, 
         if (forgets_key(cipher, shape))
             entry->function = AS_DISPATCH(ours->cipher);
         break;
+    case OSSL_FUNC_CIPHER_GET_CTX_PARAMS:
+        cipher->get_ctx_params = OSSL_FUNC_cipher_get_ctx_params(entry);
+        entry->function = AS_DISPATCH(ours->get_ctx_params);
+        break;
     case OSSL_FUNC_CIPHER_SET_CTX_PARAMS:
         cipher->set_ctx_params = OSSL_FUNC_cipher_set_ctx_params(entry);
         if (takes && shape->aead)
@@ -299,6 +314,24 @@ static void replace(struct reference_cipher *cipher, const struct thunks *ours, 
     default:
         break;
     }
+}
+
+/*
+ * Ask a context what they all will say. Of the ciphers that take a reference none has keys of several lengths, and only
+ * AEADs have IVs of several; the lengths given to those are seen if set_ctx_params is ours.
+ */
+static void lengths_learn(struct reference_cipher *cipher, const struct shape *shape, bool one_key)
+{
+    if (!one_key || !cipher->get_ctx_params)
+        return;
+    void *ctx = cipher->newctx(cipher->inner_context);
+    OSSL_PARAM key[] = {OSSL_PARAM_size_t(OSSL_CIPHER_PARAM_KEYLEN, &cipher->key_length), OSSL_PARAM_END};
+    OSSL_PARAM iv[] = {OSSL_PARAM_size_t(OSSL_CIPHER_PARAM_IVLEN, &cipher->iv_length), OSSL_PARAM_END};
+    cipher->knows_key_length = ctx && cipher->get_ctx_params(ctx, key) && OSSL_PARAM_modified(key);
+    bool seen = !shape->aead || cipher->use == REFERENCE_TAKEN;
+    cipher->knows_iv_length = seen && ctx && cipher->get_ctx_params(ctx, iv) && OSSL_PARAM_modified(iv);
+    if (ctx)
+        cipher->freectx(ctx);
 }
 
 static envelope_status cipher_make(unsigned number, struct provider_references *made, const OSSL_ALGORITHM *from,
@@ -330,6 +363,7 @@ static envelope_status cipher_make(unsigned number, struct provider_references *
     }
     if (!cipher->newctx || !cipher->freectx || !cipher->encrypt_init || !cipher->decrypt_init)
         return error_raise(ENVELOPE_E_CRYPTO, "%s: OpenSSL's provider offers no complete cipher", cipher->name);
+    lengths_learn(cipher, &shape, takes_reference(from, &shape));
     return ENVELOPE_OK;
 }
 

@@ -20,18 +20,13 @@
 _Static_assert(REFERENCE_SIZE == (int)KEYNAME_SIZE && REFERENCE_SIZE == (int)HSM_DEK_SIZE,
                "a reference stands where a DEK goes");
 
-enum { HOLDS = 4, SHIELDED = 8 };
+enum { HOLDS = 4 };
 
 struct thread {
     struct reference_hold holds[HOLDS];
     struct reference_hold *last;
     unsigned next; /* to be replaced */
-    int64_t now;   /* of the last begin */
-    struct {
-        const void *ctx;
-        size_t size;
-        int64_t at;
-    } shielded[SHIELDED];
+    struct reference_shielded shielded[REFERENCE_SHIELDED];
     uint8_t *deks;       /* locked, HOLDS of them */
     uint64_t generation; /* a forked child's page is not locked any more */
 };
@@ -92,6 +87,7 @@ static envelope_status thread_lock(struct thread *thread)
     if (thread->deks && thread->generation == generation)
         return ENVELOPE_OK;
     secmem_free(thread->deks);
+    memset(thread->shielded, 0, sizeof thread->shielded);
     for (unsigned i = 0; i < HOLDS; i++) {
         thread->holds[i].begun = 0;
         thread->holds[i].dek = NULL;
@@ -101,12 +97,25 @@ static envelope_status thread_lock(struct thread *thread)
     return thread->deks ? ENVELOPE_OK : error_status();
 }
 
+static inline uint64_t word(const uint8_t *bytes, unsigned number)
+{
+    uint64_t value;
+    memcpy(&value, bytes + number * sizeof value, sizeof value);
+    return value;
+}
+
+static inline bool is_same(const uint8_t a[REFERENCE_SIZE], const uint8_t b[REFERENCE_SIZE])
+{
+    return ((word(a, 0) ^ word(b, 0)) | (word(a, 1) ^ word(b, 1)) | (word(a, 2) ^ word(b, 2)) |
+            (word(a, 3) ^ word(b, 3))) == 0;
+}
+
 static inline bool hold_is(const struct reference_hold *hold, const keyring *ring, const uint8_t *bytes,
                            uint32_t dek_id)
 {
     if (hold->ring != ring)
         return false;
-    return bytes ? hold->from_bytes && memcmp(hold->bytes, bytes, REFERENCE_SIZE) == 0 : hold->dek_id == dek_id;
+    return bytes ? hold->from_bytes && is_same(hold->bytes, bytes) : hold->dek_id == dek_id;
 }
 
 static struct reference_hold *hold_find(struct thread *thread, const keyring *ring, const uint8_t *bytes,
@@ -134,6 +143,7 @@ static envelope_status hold_add(struct thread *thread, keyring *ring, const uint
         hold_end(hold);
         hold->ring = ring;
         hold->dek_id = dek_id;
+        hold->shielded = thread->shielded;
     }
     if (bytes) {
         memcpy(hold->bytes, bytes, REFERENCE_SIZE);
@@ -149,13 +159,7 @@ static envelope_status hold_add(struct thread *thread, keyring *ring, const uint
  */
 static inline bool is_zero(const uint8_t dek[HSM_DEK_SIZE])
 {
-    uint64_t any = 0;
-    for (size_t i = 0; i < HSM_DEK_SIZE; i += sizeof any) {
-        uint64_t word;
-        memcpy(&word, dek + i, sizeof word);
-        any |= word;
-    }
-    return any == 0;
+    return (word(dek, 0) | word(dek, 1) | word(dek, 2) | word(dek, 3)) == 0;
 }
 
 static envelope_status hold_begin(struct thread *thread, struct reference_hold *hold, bool counted, int64_t now)
@@ -194,7 +198,6 @@ envelope_status reference_thread_begin(keyring *ring, const uint8_t *bytes, uint
     thread->last = hold;
     *found = hold;
     int64_t now = clock_monotonic_coarse();
-    thread->now = now;
     if (hold->begun == now && now != 0 && hold->generation == fork_generation() &&
         (!counted || hold->lease.messages > 0) && !is_zero(hold->dek)) {
         hold->lease.messages -= counted;
@@ -202,21 +205,6 @@ envelope_status reference_thread_begin(keyring *ring, const uint8_t *bytes, uint
         return ENVELOPE_OK;
     }
     return hold_begin(thread, hold, counted, now);
-}
-
-void reference_thread_shield(const void *ctx, size_t size)
-{
-    struct thread *thread = mine;
-    size_t place = ((uintptr_t)ctx >> 6) % SHIELDED;
-    if (thread && thread->shielded[place].ctx == ctx && thread->shielded[place].size >= size &&
-        thread->shielded[place].at == thread->now)
-        return;
-    secmem_shield(ctx, size);
-    if (!thread)
-        return;
-    thread->shielded[place].ctx = ctx;
-    thread->shielded[place].size = size;
-    thread->shielded[place].at = thread->now;
 }
 
 void reference_thread_end(const keyring *ring)

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
+#include <openssl/core_names.h>
 #include <openssl/err.h>
 #include <openssl/rand.h>
 
@@ -146,6 +147,60 @@ static void a_reference_is_its_dek_in_every_cipher_of_256_bits(void **state)
         compared++;
     }
     assert_true(compared > 30);
+}
+
+static void assert_lengths(const char *name, EVP_CIPHER_CTX *ctx, const EVP_CIPHER_CTX *like)
+{
+    if (EVP_CIPHER_CTX_get_key_length(ctx) != EVP_CIPHER_CTX_get_key_length(like) ||
+        EVP_CIPHER_CTX_get_iv_length(ctx) != EVP_CIPHER_CTX_get_iv_length(like))
+        fail_msg("%s: a key of %d and an IV of %d bytes, not %d and %d", name, EVP_CIPHER_CTX_get_key_length(ctx),
+                 EVP_CIPHER_CTX_get_iv_length(ctx), EVP_CIPHER_CTX_get_key_length(like),
+                 EVP_CIPHER_CTX_get_iv_length(like));
+}
+
+/* length 0: as it is. Given before the init by ctrl, or with it. */
+static void compare_lengths(const char *name, size_t length, bool with_init)
+{
+    EVP_CIPHER_CTX *contexts[2];
+    EVP_CIPHER *ciphers[2] = {fetch(name, "envelope"), fetch(name, "default")};
+    const uint8_t *keys[2] = {the.reference, the.dek};
+    uint8_t out[2][LENGTH + 32];
+    OSSL_PARAM params[] = {OSSL_PARAM_size_t(OSSL_CIPHER_PARAM_IVLEN, &length), OSSL_PARAM_END};
+    int done[2], sizes[2] = {0, 0};
+    for (int i = 0; i < 2; i++) {
+        contexts[i] = EVP_CIPHER_CTX_new();
+        EVP_CIPHER_CTX_set_flags(contexts[i], EVP_CIPHER_CTX_FLAG_WRAP_ALLOW);
+        assert_int_equal(EVP_EncryptInit_ex2(contexts[i], ciphers[i], NULL, NULL, with_init && length ? params : NULL),
+                         1);
+        if (length && !with_init)
+            assert_int_equal(EVP_CIPHER_CTX_set_params(contexts[i], params), 1);
+        done[i] = EVP_EncryptInit_ex2(contexts[i], NULL, keys[i], the.iv, NULL);
+        if (done[i] && length)
+            done[i] = EVP_EncryptUpdate(contexts[i], out[i], &sizes[i], the.in, LENGTH);
+    }
+    assert_int_equal(done[0], done[1]);
+    assert_int_equal(sizes[0], sizes[1]);
+    assert_memory_equal(out[0], out[1], (size_t)sizes[0]);
+    assert_lengths(name, contexts[0], contexts[1]);
+    for (int i = 0; i < 2; i++) {
+        EVP_CIPHER_CTX_free(contexts[i]);
+        EVP_CIPHER_free(ciphers[i]);
+    }
+}
+
+static void a_context_has_the_lengths_it_was_given(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < the.count; i++)
+        if (takes_references(the.names[i]))
+            compare_lengths(the.names[i], 0, false);
+    compare_lengths("AES-256-GCM", 12, false);
+    compare_lengths("AES-256-GCM", 16, false);
+    compare_lengths("AES-256-GCM", 0, false);
+    compare_lengths("ARIA-256-GCM", 8, true);
+    compare_lengths("ARIA-256-GCM", 0, false);
+    compare_lengths("AES-256-OCB", 10, true);
+    compare_lengths("AES-256-OCB", 0, false);
 }
 
 static void what_a_reference_encrypts_it_decrypts(void **state)
@@ -331,6 +386,7 @@ int main(void)
         cmocka_unit_test(every_cipher_of_the_default_provider_is_offered),
         cmocka_unit_test(a_raw_key_gives_what_the_default_provider_gives),
         cmocka_unit_test(a_reference_is_its_dek_in_every_cipher_of_256_bits),
+        cmocka_unit_test(a_context_has_the_lengths_it_was_given),
         cmocka_unit_test(what_a_reference_encrypts_it_decrypts),
         cmocka_unit_test(a_cipher_of_another_key_size_refuses_a_reference),
         cmocka_unit_test(after_a_refusal_nothing_is_encrypted),
