@@ -18,7 +18,7 @@ struct p11_functions_3_0 {
     CK_FUNCTION_LIST base;
     CK_RV (*get_interface_list)(struct p11_interface *interfaces, CK_ULONG *count);
     CK_RV (*get_interface)(CK_UTF8CHAR *name, CK_VERSION *version, struct p11_interface **interface, CK_FLAGS flags);
-    CK_RV (*login_user)
+    CK_RV(*login_user)
     (CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG length, CK_UTF8CHAR *name,
      CK_ULONG name_length);
     CK_RV (*session_cancel)(CK_SESSION_HANDLE session, CK_FLAGS flags);

@@ -53,7 +53,7 @@ typedef struct CK_ENVELOPE_KMS_FUNCTIONS {
      * the room needed, CKR_BUFFER_TOO_SMALL leaves it in *out_len. from_params, to_params and plaintext_left may be
      * NULL.
      */
-    CK_RV (*rewrap)
+    CK_RV(*rewrap)
     (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key_from, const CK_ENVELOPE_KMS_PARAMS *from_params,
      CK_OBJECT_HANDLE key_to, const CK_ENVELOPE_KMS_PARAMS *to_params, const unsigned char *blob,
      unsigned long blob_len, unsigned char *out, unsigned long *out_len, CK_BBOOL *plaintext_left);

@@ -17,12 +17,12 @@ typedef enum envelope_status {
     /* The caller, the machine */
     ENVELOPE_E_INTERNAL = 1,
     ENVELOPE_E_NO_MEMORY = 2,
-    ENVELOPE_E_ARGUMENT = 3, /* a bad argument: a size, a name, a state the call does not allow */
-    ENVELOPE_E_IO = 4,       /* a file could not be read or written */
-    ENVELOPE_E_CONFIG = 5,   /* configuration missing, unreadable or wrong */
+    ENVELOPE_E_ARGUMENT = 3,  /* a bad argument: a size, a name, a state the call does not allow */
+    ENVELOPE_E_IO = 4,        /* a file could not be read or written */
+    ENVELOPE_E_CONFIG = 5,    /* configuration missing, unreadable or wrong */
     ENVELOPE_E_RECURSION = 6, /* the token itself called back into us */
-    ENVELOPE_E_TIMEOUT = 7, /* the operation's deadline passed */
-    ENVELOPE_E_CRYPTO = 8,  /* libcrypto refused something it should not have */
+    ENVELOPE_E_TIMEOUT = 7,   /* the operation's deadline passed */
+    ENVELOPE_E_CRYPTO = 8,    /* libcrypto refused something it should not have */
 
     /* Keys and versions */
     ENVELOPE_E_KEY_NAME = 20,        /* not a valid key name */

@@ -237,8 +237,7 @@ static void a_list_is_followed_to_its_end(void **state)
     answer(
         &bench, 200,
         "{\"cryptoKeys\":[" DESCRIPTION(
-            "kek", "ENABLED") ",{\"name\":\"" RING
-                              "/cryptoKeys/"
+            "kek", "ENABLED") ",{\"name\":\"" RING "/cryptoKeys/"
                               "signs\",\"purpose\":\"ASYMMETRIC_SIGN\"}],\"nextPageToken\":\"Cg&=\",\"totalSize\":3}");
     assert_asks(&bench, HTTP_GET, BASE RING "/cryptoKeys?pageSize=100&pageToken=Cg%26%3D", "");
     answer(&bench, 200, "{\"cryptoKeys\":[" DESCRIPTION("off", "DISABLED") "],\"totalSize\":3}");
