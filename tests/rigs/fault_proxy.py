@@ -2,6 +2,8 @@
 
 usage: fault_proxy.py READY-FILE UPSTREAM-URL [CERT KEY]
 
+An https:// upstream must have a certificate of the CA in RIG_UPSTREAM_CA.
+
 Models: disabled keys and keys pending deletion, IncorrectKeyException, AssumeRoleWithWebIdentity, DryRun, pages of lists, RSA-OAEP (the emulator has
 the calls but not the arithmetic), instance metadata (v2) and container credentials. Everything else goes to the emulator unchanged, signature included.
 
@@ -180,7 +182,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def pass_on(self, method, body):
         url = urllib.parse.urlsplit(self.upstream)
-        connection = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
+        if url.scheme == "https":
+            trust = ssl.create_default_context(cafile=os.environ["RIG_UPSTREAM_CA"])
+            connection = http.client.HTTPSConnection(url.hostname, url.port, timeout=30, context=trust)
+        else:
+            connection = http.client.HTTPConnection(url.hostname, url.port, timeout=30)
         connection.putrequest(method, self.path, skip_host=True, skip_accept_encoding=True)
         for name, value in self.headers.items():
             if name.lower() not in ("connection", "content-length"):
@@ -407,6 +413,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_PUT(self):
         self.guarded("PUT")
+
+    def do_LIST(self):
+        self.guarded("LIST")
 
 
 class Server(http.server.ThreadingHTTPServer):
