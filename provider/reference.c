@@ -18,6 +18,9 @@
 #include "base/libctx.h"
 #include "base/secmem.h"
 
+/* Kept out of the way of an init that has what it needs. */
+#define RARE __attribute__((noinline, cold))
+
 /* ---- errors ---- */
 
 /*
@@ -45,7 +48,7 @@ static void reasons_load(void)
 
 /* The thread's error, for this cipher, into OpenSSL's queue. */
 #define refuse(cipher, status) refuse_at((cipher), (status), OPENSSL_LINE, OPENSSL_FUNC)
-static int refuse_at(const struct reference_cipher *cipher, envelope_status status, int line, const char *function)
+RARE static int refuse_at(const struct reference_cipher *cipher, envelope_status status, int line, const char *function)
 {
     pthread_once(&reasons_once, reasons_load);
     ERR_new();
@@ -57,8 +60,8 @@ static int refuse_at(const struct reference_cipher *cipher, envelope_status stat
 
 /* Refuse an init: nothing may be encrypted in this context until another succeeds. */
 #define refuse_init(cipher, ctx, status) refuse_init_at((cipher), (ctx), (status), OPENSSL_LINE, OPENSSL_FUNC)
-static int refuse_init_at(const struct reference_cipher *cipher, void *ctx, envelope_status status, int line,
-                          const char *function)
+RARE static int refuse_init_at(const struct reference_cipher *cipher, void *ctx, envelope_status status, int line,
+                               const char *function)
 {
     refuse_at(cipher, status, line, function);
     bool made;
@@ -96,8 +99,7 @@ static enum looks look_at(const unsigned char *key, size_t length)
     }
 }
 
-static envelope_status check_usable(const struct reference_cipher *cipher, const unsigned char *key, size_t length,
-                                    enum looks looks)
+RARE static envelope_status why_unusable(const struct reference_cipher *cipher, size_t length, enum looks looks)
 {
     const struct reference_set *set = cipher->set;
     if (set->failure != ENVELOPE_OK)
@@ -117,9 +119,14 @@ static envelope_status check_usable(const struct reference_cipher *cipher, const
     if (length != REFERENCE_SIZE)
         return error_raise(ENVELOPE_E_REFERENCE, "a key reference was cut or extended to %zu bytes; it has %d", length,
                            (int)REFERENCE_SIZE);
-    if (key[PREFIX_SIZE] != REFERENCE_VERSION)
-        return error_raise(ENVELOPE_E_REFERENCE, "the key reference is damaged, or of a later version of Envelope");
-    return ENVELOPE_OK;
+    return error_raise(ENVELOPE_E_REFERENCE, "the key reference is damaged, or of a later version of Envelope");
+}
+
+static inline bool is_usable(const struct reference_cipher *cipher, const unsigned char *key, size_t length,
+                             enum looks looks)
+{
+    return looks == LOOKS_BINARY && length == REFERENCE_SIZE && cipher->use == REFERENCE_TAKEN &&
+           cipher->set->failure == ENVELOPE_OK && key[PREFIX_SIZE] == REFERENCE_VERSION;
 }
 
 /* ---- raw keys ---- */
@@ -139,7 +146,8 @@ static void warn_raw(struct reference_cipher *cipher)
         syslog(LOG_WARNING, "envelope: %s was given a raw key, not a key reference (raw-keys = warn)", cipher->name);
 }
 
-static int raw_init(struct reference_cipher *cipher, bool encrypt, void *ctx, const struct reference_init *init)
+static __attribute__((noinline)) int raw_init(struct reference_cipher *cipher, bool encrypt, void *ctx,
+                                              const struct reference_init *init)
 {
     if (cipher->raw == REFERENCE_RAW_DENY && !libctx_inside()) {
         atomic_fetch_add_explicit(&cipher->set->raw_keys, 1, memory_order_relaxed);
@@ -161,7 +169,7 @@ static int raw_init(struct reference_cipher *cipher, bool encrypt, void *ctx, co
 /* ---- references ---- */
 
 /* How much memory there is at ctx, or what is enough for any context. */
-static size_t size_at(const void *ctx)
+RARE static size_t size_at(const void *ctx)
 {
     static _Atomic int plain_malloc; /* 0: not known yet */
     enum { SIZE_UNKNOWN = 1536, PLAIN = 1, OTHER = 2 };
@@ -183,7 +191,7 @@ static size_t size_at(const void *ctx)
  * Key schedules are on the heap of the program: keep the pages out of swap and core dumps. Contexts come and go at the
  * same place, so what was shielded for this cipher in this tick of the clock is not looked at again.
  */
-static void shield(const struct reference_cipher *cipher, const void *ctx, const struct reference_hold *hold)
+static inline void shield(const struct reference_cipher *cipher, const void *ctx, const struct reference_hold *hold)
 {
     struct reference_shielded *known = &hold->shielded[((uintptr_t)ctx >> 6) % REFERENCE_SHIELDED];
     if (known->ctx == ctx && known->cipher == cipher && known->at == hold->begun)
@@ -199,7 +207,7 @@ static bool makes_own_ivs(const OSSL_PARAM params[])
                       OSSL_PARAM_locate_const(params, OSSL_CIPHER_PARAM_AEAD_TLS1_AAD));
 }
 
-static int refuse_own_ivs(const struct reference_cipher *cipher)
+RARE static int refuse_own_ivs(const struct reference_cipher *cipher)
 {
     return refuse(cipher, error_raise(ENVELOPE_E_REFERENCE,
                                       "records of TLS and IVs counted up by the cipher are not possible under a key "
@@ -215,13 +223,12 @@ static bool is_keyed(const struct reference_context *context, bool encrypt, uint
 static int reference_key_init(const struct reference_cipher *cipher, bool encrypt, void *ctx,
                               const struct reference_init *init, enum looks looks)
 {
-    envelope_status status = check_usable(cipher, init->key, init->keylen, looks);
-    if (status != ENVELOPE_OK)
-        return refuse_init(cipher, ctx, status);
+    if (!is_usable(cipher, init->key, init->keylen, looks))
+        return refuse_init(cipher, ctx, why_unusable(cipher, init->keylen, looks));
     if (makes_own_ivs(init->params))
         return refuse_own_ivs(cipher);
     const struct reference_hold *hold;
-    status = reference_thread_begin(cipher->set->ring, init->key, 0, encrypt, &hold);
+    envelope_status status = reference_thread_begin(cipher->set->ring, init->key, 0, encrypt, &hold);
     if (status != ENVELOPE_OK)
         return refuse_init(cipher, ctx, status);
     bool made;
@@ -247,8 +254,8 @@ static int reference_key_init(const struct reference_cipher *cipher, bool encryp
 }
 
 /* No key: the one that the context has, for another message. */
-static int same_key_init(const struct reference_cipher *cipher, bool encrypt, void *ctx,
-                         const struct reference_init *init, struct reference_context *context)
+static __attribute__((noinline)) int same_key_init(const struct reference_cipher *cipher, bool encrypt, void *ctx,
+                                                   const struct reference_init *init, struct reference_context *context)
 {
     if (makes_own_ivs(init->params))
         return refuse_own_ivs(cipher);

@@ -22,6 +22,9 @@ _Static_assert(REFERENCE_SIZE == (int)KEYNAME_SIZE && REFERENCE_SIZE == (int)HSM
 
 enum { HOLDS = 4 };
 
+/* Kept out of the way of an init that finds everything. */
+#define RARE __attribute__((noinline, cold))
+
 struct thread {
     struct reference_hold holds[HOLDS];
     struct reference_hold *last;
@@ -66,7 +69,7 @@ static void make_at_exit(void)
     at_exit_made = pthread_key_create(&at_exit, thread_free) == 0;
 }
 
-static struct thread *thread_make(void)
+RARE static struct thread *thread_make(void)
 {
     pthread_once(&at_exit_once, make_at_exit);
     struct thread *made = at_exit_made ? calloc(1, sizeof *made) : NULL;
@@ -118,8 +121,8 @@ static inline bool hold_is(const struct reference_hold *hold, const keyring *rin
     return bytes ? hold->from_bytes && is_same(hold->bytes, bytes) : hold->dek_id == dek_id;
 }
 
-static struct reference_hold *hold_find(struct thread *thread, const keyring *ring, const uint8_t *bytes,
-                                        uint32_t dek_id)
+static __attribute__((noinline)) struct reference_hold *hold_find(struct thread *thread, const keyring *ring,
+                                                                  const uint8_t *bytes, uint32_t dek_id)
 {
     for (unsigned i = 0; i < HOLDS; i++)
         if (hold_is(&thread->holds[i], ring, bytes, dek_id))
@@ -128,8 +131,8 @@ static struct reference_hold *hold_find(struct thread *thread, const keyring *ri
 }
 
 /* A reference not seen lately: check it, and make room. What it says does not change, so it is checked once. */
-static envelope_status hold_add(struct thread *thread, keyring *ring, const uint8_t *bytes, uint32_t dek_id,
-                                struct reference_hold **added)
+RARE static envelope_status hold_add(struct thread *thread, keyring *ring, const uint8_t *bytes, uint32_t dek_id,
+                                     struct reference_hold **added)
 {
     if (bytes) {
         envelope_status status = provider_keyname_reference(ring, bytes, &dek_id);
@@ -162,7 +165,7 @@ static inline bool is_zero(const uint8_t dek[HSM_DEK_SIZE])
     return (word(dek, 0) | word(dek, 1) | word(dek, 2) | word(dek, 3)) == 0;
 }
 
-static envelope_status hold_begin(struct thread *thread, struct reference_hold *hold, bool counted, int64_t now)
+RARE static envelope_status hold_begin(struct thread *thread, struct reference_hold *hold, bool counted, int64_t now)
 {
     envelope_status status = thread_lock(thread);
     if (status == ENVELOPE_OK)
