@@ -36,8 +36,9 @@ foreign_program() {
     [[ $shown = *alias/first*alias/second*alias/rsa* ]] || fail "labels: $shown"
     shown=$(pkcs11-tool --module "$module" --test 2>&1) || fail "pkcs11-tool --test: $shown"
     [[ $shown = *"No errors"* ]] || fail "pkcs11-tool --test: $shown"
-    # Two threads: initialise, information, slots, token; then the same in a child.
-    shown=$(timeout 60 pkcs11-tool --module "$module" --test-threads ILGISLT0 --test-threads ILGISLT0 --test-fork 2>&1) ||
+    # Two threads: initialise, information, slots, token; then the same in a child. pkcs11-tool sleeps for 30 s wherever a
+    # thread of its own is not done yet.
+    shown=$(timeout 150 pkcs11-tool --module "$module" --test-threads ILGISLT0 --test-threads ILGISLT0 --test-fork 2>&1) ||
         fail "pkcs11-tool --test-threads --test-fork: $shown"
     [[ $(grep -c 'test_threads thread:.*rv:CKR_OK' <<<"$shown") = 2 ]] || fail "pkcs11-tool's threads: $shown"
     [[ $shown = *"C_Initialize in forked child"* ]] || fail "pkcs11-tool's fork: $shown"
