@@ -87,8 +87,8 @@ complete_words() { # WORDS...: what completion offers for the last one
     _envelope || true
     printf '%s\n' "${COMPREPLY[@]}"
 }
-complete_words envelope "" | grep -qx doctor || fail "completion of verbs"
-complete_words envelope key ro | grep -qx rotate || fail "completion of key verbs"
-complete_words envelope history --li | grep -qx -- --limit || fail "completion of options"
-complete_words envelope key rotate de | grep -qx default || fail "completion of key names"
+grep -qx doctor <<<"$(complete_words envelope "")" || fail "completion of verbs"
+grep -qx rotate <<<"$(complete_words envelope key ro)" || fail "completion of key verbs"
+grep -qx -- --limit <<<"$(complete_words envelope history --li)" || fail "completion of options"
+grep -qx default <<<"$(complete_words envelope key rotate de)" || fail "completion of key names"
 [ "$(complete_words envelope key show ten)" = 'tenant-42/identität' ] || fail "completion: $(complete_words envelope key show ten)"
