@@ -202,11 +202,18 @@ static const CK_ENVELOPE_KMS_FUNCTIONS service = {{1, 0}, rewrap, last_message, 
 CK_RV get_interface(CK_UTF8CHAR *name, CK_VERSION *version, struct interface **interface, CK_FLAGS flags)
 {
     static struct interface offered = {(CK_UTF8CHAR *)(void *)ENVELOPE_KMS_INTERFACE, (void *)&service, 0};
+    static struct interface standard = {(CK_UTF8CHAR *)(void *)"PKCS 11", &functions, 0};
+    CK_FUNCTION_LIST_PTR list;
     (void)version;
     (void)flags;
-    if (!name || strcmp((const char *)name, ENVELOPE_KMS_INTERFACE) != 0)
+    if (name && strcmp((const char *)name, ENVELOPE_KMS_INTERFACE) == 0) {
+        *interface = &offered;
+        return CKR_OK;
+    }
+    /* p11-kit 0.25 loads a module by this where there is one. */
+    if ((name && strcmp((const char *)name, "PKCS 11") != 0) || C_GetFunctionList(&list) != CKR_OK)
         return CKR_FUNCTION_FAILED;
-    *interface = &offered;
+    *interface = &standard;
     return CKR_OK;
 }
 
