@@ -199,24 +199,6 @@ static const char *last_text(void)
 
 static const CK_ENVELOPE_KMS_FUNCTIONS service = {{1, 0}, rewrap, last_message, last_text};
 
-CK_RV get_interface(CK_UTF8CHAR *name, CK_VERSION *version, struct interface **interface, CK_FLAGS flags)
-{
-    static struct interface offered = {(CK_UTF8CHAR *)(void *)ENVELOPE_KMS_INTERFACE, (void *)&service, 0};
-    static struct interface standard = {(CK_UTF8CHAR *)(void *)"PKCS 11", &functions, 0};
-    CK_FUNCTION_LIST_PTR list;
-    (void)version;
-    (void)flags;
-    if (name && strcmp((const char *)name, ENVELOPE_KMS_INTERFACE) == 0) {
-        *interface = &offered;
-        return CKR_OK;
-    }
-    /* p11-kit 0.25 loads a module by this where there is one. */
-    if ((name && strcmp((const char *)name, "PKCS 11") != 0) || C_GetFunctionList(&list) != CKR_OK)
-        return CKR_FUNCTION_FAILED;
-    *interface = &standard;
-    return CKR_OK;
-}
-
 static void load(void)
 {
     const char *path = getenv("SOFTHSM2_MODULE");
@@ -237,10 +219,33 @@ static void load(void)
     functions.C_Decrypt = decrypt;
 }
 
-CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list)
+/* Not by way of C_GetFunctionList: libp11-kit exports one as well, and the linker would take that. */
+static bool ready(void)
 {
     static pthread_once_t loaded = PTHREAD_ONCE_INIT;
     pthread_once(&loaded, load);
+    return real;
+}
+
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list)
+{
     *list = &functions;
-    return real ? CKR_OK : CKR_GENERAL_ERROR;
+    return ready() ? CKR_OK : CKR_GENERAL_ERROR;
+}
+
+CK_RV get_interface(CK_UTF8CHAR *name, CK_VERSION *version, struct interface **interface, CK_FLAGS flags)
+{
+    static struct interface offered = {(CK_UTF8CHAR *)(void *)ENVELOPE_KMS_INTERFACE, (void *)&service, 0};
+    static struct interface standard = {(CK_UTF8CHAR *)(void *)"PKCS 11", &functions, 0};
+    (void)version;
+    (void)flags;
+    if (name && strcmp((const char *)name, ENVELOPE_KMS_INTERFACE) == 0) {
+        *interface = &offered;
+        return CKR_OK;
+    }
+    /* p11-kit 0.25 loads a module by this where there is one. */
+    if ((name && strcmp((const char *)name, "PKCS 11") != 0) || !ready())
+        return CKR_FUNCTION_FAILED;
+    *interface = &standard;
+    return CKR_OK;
 }
