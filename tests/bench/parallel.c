@@ -1,6 +1,7 @@
 #include "parallel.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +20,7 @@ enum { WORKERS = 3, THREADS_MAX = 2 };
 struct order {
     size_t threads, size;
     int64_t begin, end; /* monotonic nanoseconds, the same clock in all processes; threads 0: go home */
+    size_t processor;   /* of the first thread, counted among those we may use; the next thread is on the next */
 };
 
 /* Messages a second of the clock, and of processor time: they part where other programs take the processors. */
@@ -58,12 +60,33 @@ static int64_t now_ns(void)
 struct hand {
     _Alignas(128) struct bench_stream stream;
     struct order order;
+    size_t number;
     struct rate rate;
 };
+
+/*
+ * Each on its own processor: a thread just made shares its maker's for a while, a process that has been there longer
+ * does not, and that would be all one saw.
+ */
+static void go_to_processor(size_t wanted)
+{
+    cpu_set_t allowed, one;
+    if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < THREADS_MAX)
+        return;
+    for (size_t cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &allowed) || wanted-- > 0)
+            continue;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        (void)sched_setaffinity(0, sizeof one, &one);
+        return;
+    }
+}
 
 static void *work(void *argument)
 {
     struct hand *hand = argument;
+    go_to_processor(hand->order.processor + hand->number);
     uint64_t messages = 0, step = 65536 / (hand->order.size + 512) + 1;
     while (now_ns() < hand->order.begin)
         continue;
@@ -92,6 +115,7 @@ static struct rate obey(struct hand *hands, const struct order *order)
     struct rate rate = {0, 0};
     for (size_t i = 0; i < order->threads; i++) {
         hands[i].order = *order;
+        hands[i].number = i;
         if (pthread_create(&threads[i], NULL, work, &hands[i]) != 0)
             _exit(1);
     }
@@ -180,12 +204,14 @@ void parallel_free(struct parallel *parallel)
 static struct rate run(struct worker *workers, size_t count, size_t threads, int64_t duration, size_t size)
 {
     /* Far enough ahead that all have heard. */
-    struct order order = {threads, size, now_ns() + 1000000, 0};
+    struct order order = {.threads = threads, .size = size, .begin = now_ns() + 1000000};
     order.end = order.begin + duration * 1000;
     struct rate rate = {0, 0};
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
+        order.processor = i;
         if (write(workers[i].orders, &order, sizeof order) != sizeof order)
             die("bench: a worker ended");
+    }
     for (size_t i = 0; i < count; i++) {
         struct rate one = answer(&workers[i]);
         add(&rate, &one);
