@@ -243,6 +243,9 @@ static CURLcode set_limits(CURL *easy, int64_t left)
     long milliseconds = (long)(left / 1000);
     CURLcode code = curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     code |= curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, milliseconds > 0 ? milliseconds : 1L);
+    /* Else libcurl waits, past any deadline, for its thread that asks a name server. The thread goes on alone; that the
+       module and its libraries are never unloaded (nodelete) is what makes it harmless. */
+    code |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     code |= curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)HTTP_REPLY_MAX);
     code |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     code |= curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
