@@ -165,6 +165,11 @@ static enum backend_step hand_out(const struct azure *azure, struct backend_call
     case BACKEND_DECRYPT:
     case BACKEND_REWRAP:
     case BACKEND_RANDOM:
+    case BACKEND_DATA_KEY: /* not offered, so never asked: token.c */
+    case BACKEND_VERSIONS:
+    case BACKEND_ROTATE:
+    case BACKEND_SET_VERSIONS:
+    case BACKEND_BATCH:
         break;
     }
     return azure_step_crypt(azure, call, reply, request);

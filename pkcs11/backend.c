@@ -15,6 +15,24 @@ const struct backend *backend_find(const char *name)
     return NULL;
 }
 
+bool backend_offers(const struct backend *backend, const struct backend_call *call)
+{
+    switch (call->op) {
+    case BACKEND_DATA_KEY:
+        return backend->data_key && backend->data_key(call);
+    case BACKEND_VERSIONS:
+        return backend->versions;
+    case BACKEND_ROTATE:
+        return backend->rotate;
+    case BACKEND_SET_VERSIONS:
+        return backend->min_versions;
+    case BACKEND_BATCH:
+        return call->item_count <= backend->batch_items;
+    default:
+        return true;
+    }
+}
+
 void backend_key_clear(struct backend_key *key)
 {
     for (char **alias = key->aliases; alias && *alias; alias++)
@@ -41,6 +59,7 @@ void backend_call_clear(struct backend_call *call)
     call->work = NULL;
     call->stage = 0;
     buffer_clear(&call->out);
+    buffer_clear(&call->plaintext);
     keys_clear(&call->keys);
     credentials_unref(call->made);
     call->made = NULL;

@@ -44,8 +44,14 @@ enum backend_op {
     BACKEND_ENCRYPT,      /* key, cipher, aad, in -> out */
     BACKEND_DECRYPT,      /* key, cipher, aad, in -> out */
     BACKEND_REWRAP,       /* key, aad, in, key_to, aad_to -> out; without plaintext leaving the service if it can */
-    BACKEND_RANDOM        /* length -> out */
+    BACKEND_RANDOM,       /* length -> out */
+    BACKEND_DATA_KEY,     /* key, aad, length, wants_plaintext -> out (the blob), plaintext (if it is wanted) */
+    BACKEND_VERSIONS,     /* key -> versions */
+    BACKEND_ROTATE,       /* key -> versions.latest, 0 if the service does not tell */
+    BACKEND_SET_VERSIONS, /* key, versions.min_decryption and .min_encryption, BACKEND_KEEP to leave one */
+    BACKEND_BATCH         /* each, key, key_to, items -> items, out */
 };
+enum { BACKEND_OP_COUNT = BACKEND_BATCH + 1 };
 
 enum backend_cipher {
     BACKEND_AEAD, /* the service's own authenticated encryption, opaque blob; takes AAD */
@@ -76,6 +82,28 @@ struct backend_keys {
     size_t count;
 };
 
+/* Versions of a key, numbered from 1. */
+struct backend_versions {
+    uint64_t latest;
+    uint64_t min_decryption; /* blobs of older ones do not open */
+    uint64_t min_encryption; /* of what is encrypted from now on; 0: always the latest */
+};
+#define BACKEND_KEEP UINT64_MAX
+
+/* One piece of a BATCH. The step settles every one: rv, and where in call->out its result lies. */
+struct backend_item {
+    const uint8_t *aad, *aad_to; /* NULL: none */
+    size_t aad_length, aad_to_length;
+    const uint8_t *in;
+    size_t in_length;
+    bool dry_run;
+
+    bool settled; /* false: the request it was in failed, with the call's rv */
+    bool plaintext_left;
+    CK_RV rv;
+    size_t out_at, out_length;
+};
+
 struct backend_call {
     /* What is asked */
     enum backend_op op;
@@ -87,7 +115,11 @@ struct backend_call {
     const uint8_t *in;
     size_t in_length;
     size_t length;
-    bool dry_run; /* ENCRYPT, DECRYPT, REWRAP: would it work? DONE with an empty out if so */
+    bool dry_run; /* ENCRYPT, DECRYPT, REWRAP, DATA_KEY: would it work? DONE with an empty out if so */
+    bool wants_plaintext;
+    enum backend_op each; /* of the items: ENCRYPT, DECRYPT or REWRAP, with BACKEND_AEAD */
+    struct backend_item *items;
+    size_t item_count;
     const char *label;
     enum backend_key_type type;
     unsigned bits;
@@ -95,7 +127,8 @@ struct backend_call {
     struct credentials *credentials; /* valid ones; for AUTHENTICATE those to be renewed, or NULL */
 
     /* What came of it */
-    struct buffer out;
+    struct buffer out, plaintext;
+    struct backend_versions versions;
     struct backend_keys keys;
     struct credentials *made;
     bool plaintext_left;   /* REWRAP: the service could not do it alone, the plaintext passed through this process */
@@ -129,6 +162,11 @@ struct backend {
     bool rsa_aead;     /* BACKEND_AEAD with RSA keys as well: the backend binds the associated data itself */
     bool random;       /* the service has a random number generator */
     bool reencrypt;    /* REWRAP without plaintext leaving the service */
+    bool versions, rotate, min_versions; /* BACKEND_VERSIONS, BACKEND_ROTATE, BACKEND_SET_VERSIONS */
+    /* Can the service carry out this DATA_KEY alone, associated data bound? NULL: it has no such thing. */
+    bool (*data_key)(const struct backend_call *call);
+    /* Of one BATCH: the most items, and the most bytes they may hold (in and associated data). 0: there are none. */
+    size_t batch_items, batch_bytes;
 
     /* Check the settings (error names the section and key), make the read-only state. No network. */
     envelope_status (*open)(const struct token_settings *settings, void **state);
@@ -140,6 +178,8 @@ struct backend {
 /* By its name in kms.cnf; NULL if there is none. */
 const struct backend *backend_find(const char *name);
 
+/* Of the operations that not every service has: may this one be asked for? */
+bool backend_offers(const struct backend *backend, const struct backend_call *call);
 /* Releases results and work, not what was asked. */
 void backend_call_clear(struct backend_call *call);
 /* Remember the service's words; control characters are made printable. NULL leaves a field as it is. */

@@ -147,6 +147,11 @@ static enum backend_step hand_out(const struct gcp *gcp, struct backend_call *ca
     case BACKEND_DECRYPT:
     case BACKEND_REWRAP:
     case BACKEND_RANDOM:
+    case BACKEND_DATA_KEY: /* not offered, so never asked: token.c */
+    case BACKEND_VERSIONS:
+    case BACKEND_ROTATE:
+    case BACKEND_SET_VERSIONS:
+    case BACKEND_BATCH:
         break;
     }
     return gcp_step_crypt(gcp, call, reply, request);

@@ -158,7 +158,16 @@ static CK_RV fetch(void *context, const char *pin, struct credentials *previous,
 
 CK_RV token_run(struct token *token, struct backend_call *call)
 {
-    int64_t deadline = clock_monotonic() + token->settings->deadline;
+    return token_run_until(token, call, clock_monotonic() + token->settings->deadline);
+}
+
+CK_RV token_run_until(struct token *token, struct backend_call *call, int64_t deadline)
+{
+    if (!backend_offers(token->backend, call)) {
+        error_raise(ENVELOPE_E_WRAP_MECHANISM, "[token %s]: backend = %s has no such operation", token->settings->label,
+                    token->backend->name);
+        return call->rv = CKR_FUNCTION_NOT_SUPPORTED;
+    }
     for (bool again = true;; again = false) {
         struct credentials *credentials = NULL;
         call->rv = login_get(token->login, fetch, token, deadline, &credentials);

@@ -24,6 +24,8 @@ void token_close(struct token *token);
 
 /* Carry a call out; its results are in call, its failure in the rv returned, call->rv and the thread's error. */
 CK_RV token_run(struct token *token, struct backend_call *call);
+/* The same for one of several calls that share a deadline (clock_monotonic()). */
+CK_RV token_run_until(struct token *token, struct backend_call *call, int64_t deadline);
 
 /* Use this PIN ("" for the backend's own chain) from now on; credentials are fetched at once. */
 CK_RV token_login(struct token *token, const char *pin);
