@@ -38,12 +38,27 @@ static envelope_status find_region(const struct token_settings *settings, char *
     return status;
 }
 
+/* Regions whose names begin like this are of a partition with a domain of its own. */
+static const char *domain_of(const char *region)
+{
+    static const struct {
+        const char *regions, *domain;
+    } partitions[] = {{"cn-", "amazonaws.com.cn"},   {"eusc-", "amazonaws.eu"},      {"us-iso-", "c2s.ic.gov"},
+                      {"us-isob-", "sc2s.sgov.gov"}, {"us-isof-", "csp.hci.ic.gov"}, {"eu-isoe-", "cloud.adc-e.uk"}};
+    for (size_t i = 0; i < sizeof partitions / sizeof partitions[0]; i++)
+        if (strncmp(region, partitions[i].regions, strlen(partitions[i].regions)) == 0)
+            return partitions[i].domain;
+    return "amazonaws.com";
+}
+
 static char *service_endpoint(const struct aws *aws, const char *service)
 {
-    const char *domain = strncmp(aws->region, "cn-", 3) == 0 ? "amazonaws.com.cn" : "amazonaws.com";
-    const char *fips = local_env("AWS_USE_FIPS_ENDPOINT");
-    bool use_fips = aws->settings->fips || (fips && strcmp(fips, "true") == 0);
-    return text_format("https://%s%s.%s.%s", service, use_fips ? "-fips" : "", aws->region, domain);
+    const char *variable = local_env("AWS_USE_FIPS_ENDPOINT");
+    bool fips = aws->settings->fips || (variable && strcmp(variable, "true") == 0);
+    /* GovCloud's STS is FIPS by its plain name, and has no other. */
+    if (strcmp(service, "sts") == 0 && strncmp(aws->region, "us-gov-", 7) == 0)
+        fips = false;
+    return text_format("https://%s%s.%s.%s", service, fips ? "-fips" : "", aws->region, domain_of(aws->region));
 }
 
 /* configured, else the service's own variable, else the general one, else the region's. */

@@ -318,15 +318,22 @@ static void endpoints_follow_region_partition_and_fips(void **state)
     static const struct {
         const char *region;
         bool fips;
-        const char *endpoint;
-    } rows[] = {{"us-east-1", false, "https://kms.us-east-1.amazonaws.com"},
-                {"us-east-1", true, "https://kms-fips.us-east-1.amazonaws.com"},
-                {"cn-north-1", false, "https://kms.cn-north-1.amazonaws.com.cn"}};
+        const char *endpoint, *sts;
+    } rows[] = {
+        {"us-east-1", false, "https://kms.us-east-1.amazonaws.com", "https://sts.us-east-1.amazonaws.com"},
+        {"us-east-1", true, "https://kms-fips.us-east-1.amazonaws.com", "https://sts-fips.us-east-1.amazonaws.com"},
+        {"us-gov-west-1", true, "https://kms-fips.us-gov-west-1.amazonaws.com",
+         "https://sts.us-gov-west-1.amazonaws.com"},
+        {"cn-north-1", false, "https://kms.cn-north-1.amazonaws.com.cn", "https://sts.cn-north-1.amazonaws.com.cn"},
+        {"eusc-de-east-1", false, "https://kms.eusc-de-east-1.amazonaws.eu", "https://sts.eusc-de-east-1.amazonaws.eu"},
+        {"us-iso-east-1", false, "https://kms.us-iso-east-1.c2s.ic.gov", "https://sts.us-iso-east-1.c2s.ic.gov"},
+    };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct token_settings settings = {.label = (char *)"t", .region = (char *)rows[i].region, .fips = rows[i].fips};
         void *opened;
         assert_int_equal(aws_backend.open(&settings, &opened), ENVELOPE_OK);
         assert_string_equal(((struct aws *)opened)->endpoint, rows[i].endpoint);
+        assert_string_equal(((struct aws *)opened)->sts_endpoint, rows[i].sts);
         aws_backend.close(opened);
     }
 }
