@@ -36,9 +36,10 @@ static envelope_status print_json(const struct store_history *rows, size_t count
 }
 
 /* Free text from elsewhere is made harmless for a terminal. */
-static const char *shown(const char *text, char buffer[256])
+enum { SHOWN_MAX = 1200 }; /* more than the store keeps of anything: ids of requests stand at the end */
+static const char *shown(const char *text, char buffer[SHOWN_MAX])
 {
-    return text ? text_printable(text, strlen(text), buffer, 256) : NULL;
+    return text ? text_printable(text, strlen(text), buffer, SHOWN_MAX) : NULL;
 }
 
 static envelope_status print_text(const struct store_history *rows, size_t count)
@@ -48,7 +49,7 @@ static envelope_status print_text(const struct store_history *rows, size_t count
     if (!table)
         return error_status();
     for (size_t i = 0; i < count; i++) {
-        char when[CLOCK_TEXT_MAX], version[24], who[256], detail[256];
+        char when[CLOCK_TEXT_MAX], version[24], who[SHOWN_MAX], detail[SHOWN_MAX];
         snprintf(version, sizeof(version), "%" PRIu32, rows[i].version);
         output_table_row(table, (const char *[]){output_time(rows[i].when, when), rows[i].what, rows[i].key,
                                                  rows[i].version ? version : NULL, rows[i].result,

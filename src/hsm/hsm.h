@@ -91,6 +91,13 @@ envelope_status hsm_rewrap(hsm *instance, const struct hsm_rewrap *move, uint8_t
                            bool *inside);
 
 /*
+ * For the audit trail: what the key service calls the requests that this thread's last hsm_wrap, hsm_unwrap or
+ * hsm_rewrap made of it ("0f3c…", or "0f3c…, 77a1…" after several), so far as they succeeded; an error's text has the id
+ * of the one that failed. "" where no service was asked. Printable; until the thread's next such call.
+ */
+const char *hsm_requests(void);
+
+/*
  * True for the statuses that mean "the token or its KEK cannot be reached now", so that cached DEKs may serve on. Not
  * for KEK_UNKNOWN, KEK_REFUSED, HSM_LOGIN, HSM_PIN_LOCKED: there the token answered, and said no; so a customer
  * revokes.

@@ -15,6 +15,7 @@
 #include "base/secmem.h"
 #include "hsm/ckr.h"
 #include "hsm/instance.h"
+#include "hsm/service.h"
 
 /* A padded field of CK_TOKEN_INFO. */
 static void field_text(char *to, size_t size, const unsigned char *field, size_t length)
@@ -160,8 +161,8 @@ static envelope_status wrap_dek(struct hsm_wrap *wrap, void *argument)
     return status;
 }
 
-envelope_status hsm_wrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length,
-                         const uint8_t dek[HSM_DEK_SIZE], uint8_t **blob, size_t *blob_length)
+envelope_status hsm_wrap_part(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length,
+                              const uint8_t dek[HSM_DEK_SIZE], uint8_t **blob, size_t *blob_length)
 {
     uint8_t space[HSM_BLOB_HEADER + HSM_BODY_MAX];
     struct wrapping job = {.aad = aad, .aad_length = aad_length, .dek = dek, .blob = space};
@@ -176,6 +177,13 @@ envelope_status hsm_wrap(hsm *instance, const char *uri, const uint8_t *aad, siz
     *blob_length = job.length;
     atomic_fetch_add(&instance->counts.wraps, 1);
     return ENVELOPE_OK;
+}
+
+envelope_status hsm_wrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length,
+                         const uint8_t dek[HSM_DEK_SIZE], uint8_t **blob, size_t *blob_length)
+{
+    hsm_requests_forget();
+    return hsm_wrap_part(instance, uri, aad, aad_length, dek, blob, blob_length);
 }
 
 static envelope_status unwrap_dek(struct hsm_wrap *wrap, void *argument)
@@ -196,8 +204,8 @@ static envelope_status unwrap_dek(struct hsm_wrap *wrap, void *argument)
     return hsm_does_not_unwrap(wrap, "it was made with another mechanism than such a key has");
 }
 
-envelope_status hsm_unwrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length, const uint8_t *blob,
-                           size_t blob_length, uint8_t dek[HSM_DEK_SIZE])
+envelope_status hsm_unwrap_part(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length,
+                                const uint8_t *blob, size_t blob_length, uint8_t dek[HSM_DEK_SIZE])
 {
     /* Whatever is no blob of ours is refused without troubling the token. */
     if (blob_length <= HSM_BLOB_HEADER || blob_length > HSM_BLOB_HEADER + HSM_BODY_MAX)
@@ -212,4 +220,11 @@ envelope_status hsm_unwrap(hsm *instance, const char *uri, const uint8_t *aad, s
     if (status == ENVELOPE_OK)
         atomic_fetch_add(&instance->counts.unwraps, 1);
     return status;
+}
+
+envelope_status hsm_unwrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length, const uint8_t *blob,
+                           size_t blob_length, uint8_t dek[HSM_DEK_SIZE])
+{
+    hsm_requests_forget();
+    return hsm_unwrap_part(instance, uri, aad, aad_length, blob, blob_length, dek);
 }

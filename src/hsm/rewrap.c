@@ -79,12 +79,12 @@ static envelope_status rewrap_here(hsm *instance, const struct hsm_rewrap *move,
     if (!dek)
         return error_status();
     uint8_t *again = dek + HSM_DEK_SIZE;
-    envelope_status status =
-        hsm_unwrap(instance, move->from, move->aad_from, move->aad_from_length, move->blob, move->blob_length, dek);
+    envelope_status status = hsm_unwrap_part(instance, move->from, move->aad_from, move->aad_from_length, move->blob,
+                                             move->blob_length, dek);
     if (status == ENVELOPE_OK)
-        status = hsm_wrap(instance, move->to, move->aad_to, move->aad_to_length, dek, &blob, &length);
+        status = hsm_wrap_part(instance, move->to, move->aad_to, move->aad_to_length, dek, &blob, &length);
     if (status == ENVELOPE_OK)
-        status = hsm_unwrap(instance, move->to, move->aad_to, move->aad_to_length, blob, length, again);
+        status = hsm_unwrap_part(instance, move->to, move->aad_to, move->aad_to_length, blob, length, again);
     if (status == ENVELOPE_OK && CRYPTO_memcmp(dek, again, HSM_DEK_SIZE) != 0)
         status = error_raise(ENVELOPE_E_UNWRAP, "the token unwraps another key than it wrapped");
     secmem_free(dek);
@@ -103,6 +103,7 @@ envelope_status hsm_rewrap(hsm *instance, const struct hsm_rewrap *move, uint8_t
     uint8_t space[HSM_BLOB_HEADER + HSM_BODY_MAX];
     struct moving job = {.move = move, .blob = space};
     *inside = false;
+    hsm_requests_forget();
     envelope_status status = rewrap_inside(instance, &job);
     if (status == ENVELOPE_OK && job.apart)
         status = rewrap_here(instance, move, made, made_length);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "hsm/ckr.h"
 
 /* PKCS#11 3.0; not in every pkcs11.h. */
@@ -144,6 +145,34 @@ envelope_status hsm_service_missing(struct hsm_session *session, const char *nam
                        session->token->name, name);
 }
 
+/* --- what was asked --- */
+
+/* Three ids of full length; services give out some 36 bytes. */
+static _Thread_local char requests[3 * sizeof(((CK_ENVELOPE_KMS_MESSAGE *)NULL)->request_id)];
+
+void hsm_requests_forget(void)
+{
+    requests[0] = '\0';
+}
+
+const char *hsm_requests(void)
+{
+    return requests;
+}
+
+/* The session's last call succeeded: what the service calls it. One that does not say leaves nothing to note. */
+static void note_request(struct hsm_session *session)
+{
+    CK_ENVELOPE_KMS_MESSAGE message;
+    char id[sizeof message.request_id];
+    if (SERVICE_CALL(session, last_message, &message, sizeof message) != CKR_OK || message.request_id[0] == '\0')
+        return;
+    message.request_id[sizeof message.request_id - 1] = '\0';
+    text_printable(message.request_id, strlen(message.request_id), id, sizeof id);
+    size_t used = strlen(requests);
+    snprintf(requests + used, sizeof requests - used, "%s%s", used ? ", " : "", id);
+}
+
 /* --- wrapping --- */
 
 static CK_ENVELOPE_KMS_PARAMS params_of(const struct hsm_wrap *wrap, CK_FLAGS flags)
@@ -175,6 +204,7 @@ envelope_status hsm_service_wrap(struct hsm_wrap *wrap, const uint8_t dek[HSM_DE
     }
     if (rv != CKR_OK)
         return hsm_session_fail(session, rv, false, "wrapping under the KEK \"%s\"", wrap->kek->uri->object_name);
+    note_request(session);
     *length = made;
     return ENVELOPE_OK;
 }
@@ -205,6 +235,7 @@ envelope_status hsm_service_unwrap(struct hsm_wrap *wrap, const uint8_t *body, s
     CK_RV rv = decrypt(wrap, body, length, 0, &made);
     if (rv != CKR_OK)
         return unwrap_failed(wrap, rv);
+    note_request(wrap->session);
     if (made != HSM_DEK_SIZE)
         return hsm_does_not_unwrap(wrap, "what is inside is no DEK");
     memcpy(dek, wrap->session->scratch + OUT_AT, HSM_DEK_SIZE);
@@ -232,6 +263,7 @@ envelope_status hsm_service_rewrap(struct hsm_wrap *from, const struct hsm_wrap 
     if (rv != CKR_OK)
         return hsm_session_fail(session, rv, true, "moving a data key from the KEK \"%s\" to the KEK \"%s\"",
                                 from->kek->uri->object_name, to->kek->uri->object_name);
+    note_request(session);
     *moved_length = made;
     *inside = left == CK_FALSE;
     return ENVELOPE_OK;

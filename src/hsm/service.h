@@ -23,6 +23,9 @@ envelope_status hsm_service_fail(struct hsm_session *session, CK_RV rv, bool unw
 /* ENVELOPE_E_KEK_UNKNOWN: a search just made found no such key. */
 envelope_status hsm_service_missing(struct hsm_session *session, const char *name);
 
+/* Begin hsm_requests() anew for this thread. */
+void hsm_requests_forget(void);
+
 /* Would the service open this blob? It is asked for a trial that reveals nothing. */
 envelope_status hsm_service_try(struct hsm_wrap *wrap, const uint8_t *body, size_t length);
 

@@ -303,9 +303,17 @@ envelope_status keyring_refresh(keyring *ring, int64_t now);
 void keyring_refresh_now(keyring *ring);
 
 /* ---- manage.c ---- */
-enum { KEYRING_WHO_MAX = 96 };
+enum { KEYRING_WHO_MAX = 96, KEYRING_DETAIL_MAX = 1024 };
 /* Who we are, for the history. */
 struct store_actor keyring_actor(char who[KEYRING_WHO_MAX], const char *why);
+struct keyring_note {
+    char who[KEYRING_WHO_MAX], detail[KEYRING_DETAIL_MAX];
+};
+/*
+ * The same for what this thread's last call into the token was part of: what was done ("" if the row says that already),
+ * why (may be NULL; cut if it is long), and what a key service calls the requests, which is never cut.
+ */
+struct store_actor keyring_actor_of_requests(struct keyring_note *note, const char *what, const char *why);
 /* A row of the history for the thread's error, which stays raised. */
 void keyring_note_refusal(keyring *ring, const char *what, const char *name, uint32_t version, envelope_status status);
 /* Rotate if the primary is still expected (0: whatever it is). */

@@ -19,6 +19,20 @@ struct store_actor keyring_actor(char who[KEYRING_WHO_MAX], const char *why)
     return (struct store_actor){who, why};
 }
 
+struct store_actor keyring_actor_of_requests(struct keyring_note *note, const char *what, const char *why)
+{
+    const char *ids = hsm_requests();
+    char requests[512] = "";
+    if (ids[0])
+        snprintf(requests, sizeof requests, " (request%s %s)", strchr(ids, ',') ? "s" : "", ids);
+    size_t used = (size_t)snprintf(note->detail, sizeof note->detail, "%s%s", what, why && what[0] ? ": " : "");
+    if (why)
+        text_printable(why, strlen(why), note->detail + used, sizeof note->detail - used - strlen(requests));
+    used = strlen(note->detail);
+    snprintf(note->detail + used, sizeof note->detail - used, "%s", used ? requests : requests + (requests[0] == ' '));
+    return keyring_actor(note->who, note->detail[0] ? note->detail : NULL);
+}
+
 /* A refused change leaves a row too, if the store can take one; the error that is raised stays the refusal's. */
 void keyring_note_refusal(keyring *ring, const char *what, const char *name, uint32_t version, envelope_status status)
 {
@@ -114,8 +128,8 @@ static envelope_status create(keyring *ring, store *opened, const char *name, co
     if (!status)
         status = wrap_new(ring, opened, name, 1, kek_id, uri, &first);
     if (!status) {
-        char who[KEYRING_WHO_MAX];
-        struct store_actor actor = keyring_actor(who, NULL);
+        struct keyring_note note;
+        struct store_actor actor = keyring_actor_of_requests(&note, "", NULL);
         status = store_key_create(opened, name, limit, &first.row, &actor);
     }
     free(first.blob);
@@ -181,8 +195,8 @@ static envelope_status rotate(keyring *ring, store *opened, struct rotation *rot
     struct wrapped next;
     status = wrap_new(ring, opened, rotation->name, primary + 1, key.kek_id, uri, &next);
     if (!status) {
-        char who[KEYRING_WHO_MAX];
-        struct store_actor actor = keyring_actor(who, rotation->why);
+        struct keyring_note note;
+        struct store_actor actor = keyring_actor_of_requests(&note, "", rotation->why);
         status = store_key_rotate(opened, rotation->name, primary, &next.row, &actor);
     }
     free(next.blob);

@@ -85,10 +85,10 @@ static envelope_status move_key(const struct rewrapping *job, const struct store
     envelope_status status = try_kek(job);
     if (status)
         return status;
-    char who[KEYRING_WHO_MAX], detail[KEYRING_TEXT_MAX];
-    snprintf(detail, sizeof detail, "from KEK %u to KEK %u%s%s", (unsigned)key->kek_id, (unsigned)job->kek_id,
-             job->wanted->why ? ": " : "", job->wanted->why ? job->wanted->why : "");
-    struct store_actor actor = keyring_actor(who, detail);
+    char what[64];
+    struct keyring_note note;
+    snprintf(what, sizeof what, "from KEK %u to KEK %u", (unsigned)key->kek_id, (unsigned)job->kek_id);
+    struct store_actor actor = keyring_actor_of_requests(&note, what, job->wanted->why);
     return store_key_set_kek(job->opened, key->name, key->kek_id, job->kek_id, clock_wall(), &actor);
 }
 
@@ -125,11 +125,11 @@ static envelope_status move_version(struct rewrapping *job, const struct store_v
     bool inside = false;
     envelope_status status = wrap_anew(job, row, &move, &blob, &inside);
     if (!status) {
-        char who[KEYRING_WHO_MAX], detail[KEYRING_TEXT_MAX];
-        snprintf(detail, sizeof detail, "from KEK %u to KEK %u%s%s%s", (unsigned)row->kek_id, (unsigned)job->kek_id,
-                 inside ? ", inside the key service" : "", job->wanted->why ? ": " : "",
-                 job->wanted->why ? job->wanted->why : "");
-        struct store_actor actor = keyring_actor(who, detail);
+        char what[80];
+        struct keyring_note note;
+        snprintf(what, sizeof what, "from KEK %u to KEK %u%s", (unsigned)row->kek_id, (unsigned)job->kek_id,
+                 inside ? ", inside the key service" : "");
+        struct store_actor actor = keyring_actor_of_requests(&note, what, job->wanted->why);
         status = store_version_rewrap(job->opened, row->dek_id, &move, &actor);
     }
     free(blob);

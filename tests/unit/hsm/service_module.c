@@ -30,6 +30,7 @@ EXPORT CK_RV get_interface(CK_UTF8CHAR *name, CK_VERSION *version, struct interf
 static CK_FUNCTION_LIST functions, *real;
 static struct service_control *const control = &service_control;
 static _Thread_local CK_RV last;
+static _Thread_local int last_request;
 
 static _Thread_local struct {
     CK_OBJECT_HANDLE key;
@@ -40,6 +41,8 @@ static CK_RV told(bool searching)
 {
     CK_RV rv = control->only_search && !searching ? CKR_OK : control->rv;
     last = rv;
+    if (!searching)
+        last_request = ++control->requests;
     return rv;
 }
 
@@ -188,7 +191,8 @@ static CK_RV last_message(CK_SESSION_HANDLE session, CK_ENVELOPE_KMS_MESSAGE *me
     snprintf(message->service_code, sizeof message->service_code, "%s", control->code);
     if (last != CKR_OK)
         snprintf(message->text, sizeof message->text, "the service says so");
-    snprintf(message->request_id, sizeof message->request_id, "request-17");
+    snprintf(message->request_id, sizeof message->request_id, "request-%d",
+             control->counts_requests ? last_request : 17);
     return CKR_OK;
 }
 

@@ -16,6 +16,8 @@ struct service_control {
     char code[64];            /* the service's own name for it; "": it did not answer */
     _Atomic int blob_size;    /* how long blobs are made; 0: as they come */
     _Atomic bool plaintext_leaves;
+    _Atomic bool counts_requests; /* a request's id is its number, not 17 */
+    _Atomic int requests;         /* encryptions, decryptions, rewraps */
     _Atomic bool damages; /* rewrap makes blobs that do not open */
     _Atomic int encrypts, decrypts, dry_runs, rewraps, initializes;
 };

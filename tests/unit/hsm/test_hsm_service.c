@@ -242,6 +242,36 @@ static void one_service_moves_a_dek_itself_and_is_asked_whether_it_opens(void **
     check_move(fixture.rig.kek, SECOND, false);
 }
 
+static void requests_that_succeeded_are_told(void **state)
+{
+    uint8_t dek[HSM_DEK_SIZE] = {7}, *blob = NULL, *other = NULL;
+    size_t length = 0, other_length = 0;
+    struct moved moved;
+    (void)state;
+    control->counts_requests = true;
+    assert_status(hsm_wrap(fixture.hsm, fixture.rig.kek, AAD, sizeof AAD, dek, &blob, &length), ENVELOPE_OK);
+    assert_string_equal(hsm_requests(), "request-1");
+    assert_status(unwrap(fixture.rig.kek, blob, length), ENVELOPE_OK);
+    assert_string_equal(hsm_requests(), "request-2");
+    assert_status(move_blob(fixture.rig.kek, SECOND, blob, length, &moved), ENVELOPE_OK);
+    assert_string_equal(hsm_requests(), "request-3"); /* 4 was the question whether it opens */
+    free(moved.blob);
+    assert_status(move_blob(fixture.rig.kek, elsewhere, blob, length, &moved), ENVELOPE_OK);
+    assert_string_equal(hsm_requests(), "request-5"); /* the rest was the other token's */
+    free(moved.blob);
+    assert_status(hsm_wrap(fixture.hsm, elsewhere, AAD, sizeof AAD, dek, &other, &other_length), ENVELOPE_OK);
+    assert_string_equal(hsm_requests(), "");
+    assert_status(move_blob(elsewhere, SECOND, other, other_length, &moved), ENVELOPE_OK);
+    assert_string_equal(hsm_requests(), "request-6, request-7"); /* wrapped, and unwrapped again to be sure */
+    free(moved.blob);
+    control->rv = CKR_KEY_FUNCTION_NOT_PERMITTED;
+    assert_status(unwrap(fixture.rig.kek, blob, length), ENVELOPE_E_KEK_REFUSED);
+    assert_string_equal(hsm_requests(), "");
+    assert_said("request-8");
+    free(other);
+    free(blob);
+}
+
 static void between_tokens_it_passes_through_locked_memory(void **state)
 {
     struct hsm_counters counters;
@@ -304,6 +334,7 @@ int main(void)
         TEST(search_that_fails_says_why),
         TEST(key_that_is_not_there_is_said_to_be_deleted_or_misnamed),
         TEST(one_service_moves_a_dek_itself_and_is_asked_whether_it_opens),
+        TEST(requests_that_succeeded_are_told),
         TEST(between_tokens_it_passes_through_locked_memory),
         TEST(move_whose_result_does_not_open_is_refused),
         TEST(extractable_kek_is_no_target),
