@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "local.h"
+#include "refusal.h"
 #include "web.h"
 
 static const char *const auth_names[] = {[AZURE_AUTH_CLIENT_SECRET] = "client-secret",
@@ -18,9 +19,7 @@ enum { AUTH_COUNT = sizeof auth_names / sizeof auth_names[0] };
 static void work_free(void *memory)
 {
     struct azure_work *work = memory;
-    for (size_t i = 0; i < work->count; i++)
-        free(work->names[i]);
-    free(work->names);
+    names_clear(&work->names);
     free(work->next);
     buffer_clear(&work->secret);
     free(work);
@@ -28,16 +27,7 @@ static void work_free(void *memory)
 
 struct azure_work *azure_work(struct backend_call *call)
 {
-    if (call->work)
-        return call->work;
-    struct azure_work *work = calloc(1, sizeof *work);
-    if (!work) {
-        backend_fail(call, CKR_HOST_MEMORY, error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a call of Azure"));
-        return NULL;
-    }
-    call->work = work;
-    call->work_free = work_free;
-    return work;
+    return web_work(call, sizeof(struct azure_work), work_free);
 }
 
 /* --- Settings --- */
@@ -68,12 +58,9 @@ static envelope_status check_auth(struct azure *azure)
 {
     const struct token_settings *settings = azure->settings;
     size_t i = 0;
-    while (settings->auth && i < AUTH_COUNT && strcmp(auth_names[i], settings->auth) != 0)
-        i++;
-    if (!settings->auth || i == AUTH_COUNT)
-        return error_raise(ENVELOPE_E_CONFIG,
-                           "[token %s]: auth must be one of client-secret, workload-identity, managed-identity",
-                           settings->label);
+    envelope_status status = web_choose_auth(settings, auth_names, AUTH_COUNT, &i);
+    if (status)
+        return status;
     azure->auth = (enum azure_auth)i;
     const char *tenant = settings->tenant ? settings->tenant : local_env("AZURE_TENANT_ID");
     const char *client_id = settings->client_id ? settings->client_id : local_env("AZURE_CLIENT_ID");
@@ -178,13 +165,7 @@ static enum backend_step hand_out(const struct azure *azure, struct backend_call
 static enum backend_step azure_step(const void *state, struct backend_call *call, const struct http_reply *reply,
                                     struct http_request *request)
 {
-    enum backend_step step = hand_out(state, call, reply, request);
-    if (step == BACKEND_DONE) {
-        /* What was refused on the way (a key looked for and not there) is no error of a call that succeeded. */
-        call->rv = CKR_OK;
-        call->service_code[0] = call->service_message[0] = '\0';
-    }
-    return step;
+    return refusal_forget(call, hand_out(state, call, reply, request));
 }
 
 /* "(exp.)": written to the documentation, not run against the service yet. */

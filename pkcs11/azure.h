@@ -13,6 +13,7 @@
 #include <jansson.h>
 
 #include "backend.h"
+#include "names.h"
 
 enum azure_auth { AZURE_AUTH_CLIENT_SECRET, AZURE_AUTH_WORKLOAD, AZURE_AUTH_MANAGED };
 
@@ -38,8 +39,7 @@ struct azure_id {
 
 /* What a call remembers between its steps (call->work). */
 struct azure_work {
-    char **names; /* LIST: the keys to describe */
-    size_t count, at;
+    struct names names;   /* LIST: the keys to describe */
     char *next;           /* LIST: the next page, a path of ours */
     struct buffer secret; /* REWRAP: plaintext on its way */
     bool rsa;             /* the kind of the key in hand */

@@ -146,29 +146,17 @@ out:
 
 /* --- The order of things --- */
 
-static bool add_name(struct azure_work *work, const char *name, size_t length)
-{
-    char **names = reallocarray(work->names, work->count + 1, sizeof *names);
-    if (!names)
-        return false;
-    work->names = names;
-    names[work->count] = strndup(name, length);
-    return names[work->count] && ++work->count;
-}
-
 static enum backend_step next_key(const struct azure *azure, struct backend_call *call, struct http_request *request)
 {
     struct azure_work *work = call->work;
-    struct azure_id id;
-    if (work->at == work->count)
-        return BACKEND_DONE;
-    /* A name that cannot be a key's is one that leads to no key. */
-    if (!azure_parse_id(work->names[work->at], &id)) {
-        work->at++;
-        return next_key(azure, call, request);
+    for (const char *name; (name = names_current(&work->names)); work->names.at++) {
+        struct azure_id id;
+        if (!azure_parse_id(name, &id))
+            continue; /* what cannot be a key's name leads to no key */
+        call->stage = STAGE_GET;
+        return azure_request(azure, call, request, HTTP_GET, &id, "") ? BACKEND_SEND : BACKEND_FAILED;
     }
-    call->stage = STAGE_GET;
-    return azure_request(azure, call, request, HTTP_GET, &id, "") ? BACKEND_SEND : BACKEND_FAILED;
+    return BACKEND_DONE;
 }
 
 static enum backend_step ask_list(const struct azure *azure, struct backend_call *call, struct http_request *request)
@@ -186,17 +174,11 @@ static enum backend_step begin(const struct azure *azure, struct backend_call *c
     if (!work)
         return BACKEND_FAILED;
     if (call->op == BACKEND_DESCRIBE)
-        return add_name(work, call->key, strlen(call->key)) ? next_key(azure, call, request) : no_memory(call);
+        return names_add(&work->names, call->key, strlen(call->key)) ? next_key(azure, call, request) : no_memory(call);
     const char *list = azure->settings->keys;
     if (!list)
         return ask_list(azure, call, request);
-    while (*(list += strspn(list, ", \t"))) {
-        size_t length = strcspn(list, ", \t");
-        if (!add_name(work, list, length))
-            return no_memory(call);
-        list += length;
-    }
-    return next_key(azure, call, request);
+    return names_add_list(&work->names, list) ? next_key(azure, call, request) : no_memory(call);
 }
 
 /* What follows the vault's own host in an address; NULL if it is another's. */
@@ -245,11 +227,11 @@ static enum backend_step take_list(const struct azure *azure, struct backend_cal
             return azure_bad_reply(azure, call, "list keys", "a key without its id");
         if (json_is_true(json_object_get(item, "managed")))
             continue; /* a certificate's */
-        if (work->count == KEYS_MAX)
+        if (work->names.count == KEYS_MAX)
             return backend_fail(call, CKR_DEVICE_MEMORY,
                                 error_raise(ENVELOPE_E_HSM, "[token %s]: over %d keys; name the ones to show with keys",
                                             azure->settings->label, (int)KEYS_MAX));
-        if (!add_name(work, id.name, strlen(id.name)))
+        if (!names_add(&work->names, id.name, strlen(id.name)))
             return no_memory(call);
     }
     return take_next(azure, call, root);
@@ -284,7 +266,7 @@ static enum backend_step on_key(const struct azure *azure, struct backend_call *
         backend_key_clear(key);
         call->keys.count--;
     }
-    work->at++;
+    work->names.at++;
     return next_key(azure, call, request);
 }
 
@@ -296,10 +278,10 @@ enum backend_step azure_step_keys(const struct azure *azure, struct backend_call
     struct azure_work *work = call->work;
     bool one = call->stage == STAGE_GET;
     enum backend_step step =
-        azure_judge(azure, call, reply, one ? "get key" : "list keys", one ? work->names[work->at] : "");
+        azure_judge(azure, call, reply, one ? "get key" : "list keys", one ? names_current(&work->names) : "");
     /* "There is no such key" is an answer. */
     if (step == BACKEND_FAILED && one && call->rv == CKR_KEY_HANDLE_INVALID && reply->status == 404) {
-        work->at++;
+        work->names.at++;
         return next_key(azure, call, request);
     }
     if (step != BACKEND_DONE)

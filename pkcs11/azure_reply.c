@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "json.h"
+#include "refusal.h"
 #include "web.h"
 
 static const char api_version[] = "7.4";
@@ -63,16 +64,8 @@ enum backend_step azure_bad_reply(const struct azure *azure, struct backend_call
 
 /* --- Refusals --- */
 
-struct meaning {
-    const char *code;
-    enum backend_step step;
-    CK_RV rv;
-    envelope_status status;
-    const char *advice;
-};
-
 /* By the inner error's name where there is one, else the outer's. */
-static const struct meaning meanings[] = {
+static const struct refusal refusals[] = {
     {"KeyDisabled", BACKEND_FAILED, CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED, "the key is disabled"},
     {"KeyNotYetValid", BACKEND_FAILED, CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED,
      "the key is not valid yet"},
@@ -102,40 +95,25 @@ static const struct meaning meanings[] = {
     {"ServiceUnavailable", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service is away"},
     {"InternalServerError", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
 };
+enum { REFUSAL_COUNT = sizeof refusals / sizeof refusals[0] };
 
 /* What the service finds wrong with a request to decrypt is the blob: the rest of it is ours. */
-static const struct meaning damaged = {"BadParameter", BACKEND_FAILED, CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP,
+static const struct refusal damaged = {"BadParameter", BACKEND_FAILED, CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP,
                                        "the blob is damaged, or of another key or version, or was made with other "
                                        "associated data"};
-static const struct meaning refused = {"BadParameter", BACKEND_FAILED, CKR_ARGUMENTS_BAD, ENVELOPE_E_ARGUMENT,
+static const struct refusal refused = {"BadParameter", BACKEND_FAILED, CKR_ARGUMENTS_BAD, ENVELOPE_E_ARGUMENT,
                                        "the service refuses an argument"};
-static const struct meaning no_token = {"", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
-                                        "the access token is not accepted"};
-static const struct meaning unknown_client = {"", BACKEND_FAILED, CKR_DEVICE_ERROR, ENVELOPE_E_HSM,
-                                              "an error we do not know"};
-static const struct meaning unknown_server = {"", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
-                                              "the service failed"};
 
-static const struct meaning *by_code(const char *code)
+static const struct refusal *refusal_of(const char *inner, const char *outer, long status, bool decrypting)
 {
-    for (size_t i = 0; code && i < sizeof meanings / sizeof meanings[0]; i++)
-        if (strcmp(meanings[i].code, code) == 0)
-            return &meanings[i];
-    return NULL;
-}
-
-static const struct meaning *meaning_of(const char *inner, const char *outer, long status, bool decrypting)
-{
-    const struct meaning *found = by_code(inner);
+    const struct refusal *found = refusal_find(refusals, REFUSAL_COUNT, inner);
     if (!found)
-        found = by_code(outer);
+        found = refusal_find(refusals, REFUSAL_COUNT, outer);
     if (found)
         return found;
     if (outer && strcmp(outer, "BadParameter") == 0)
         return decrypting ? &damaged : &refused;
-    if (status == 401)
-        return &no_token;
-    return status >= 500 || status == 429 ? &unknown_server : &unknown_client;
+    return refusal_by_status(status);
 }
 
 enum backend_step azure_judge(const struct azure *azure, struct backend_call *call, const struct http_reply *reply,
@@ -155,14 +133,11 @@ enum backend_step azure_judge(const struct azure *azure, struct backend_call *ca
     const char *inner_code = inner ? json_member(inner, "code") : NULL;
     const char *message = error ? json_member(error, "message") : NULL;
     bool decrypting = strcmp(doing, "unwrapkey") == 0 || strcmp(doing, "decrypt") == 0;
-    const struct meaning *meaning = meaning_of(inner_code, outer_code, reply->status, decrypting);
+    const struct refusal *refusal = refusal_of(inner_code, outer_code, reply->status, decrypting);
     const char *code = inner_code ? inner_code : outer_code;
     backend_note(call, code ? code : "", message ? message : "", NULL);
     json_decref(root);
-    error_raise(meaning->status, "[token %s] Azure %s%s%s: %s (%s, HTTP %ld)%s%s", azure->settings->label, doing,
-                *key ? " with key " : "", key, meaning->advice,
-                *call->service_code ? call->service_code : "no error name", reply->status,
-                *call->service_message ? ": " : "", call->service_message);
-    call->rv = meaning->rv;
-    return meaning->step;
+    struct refusal_place place = {
+        .label = azure->settings->label, .service = "Azure", .doing = doing, .key = key, .status = reply->status};
+    return refusal_raise(call, refusal, &place);
 }

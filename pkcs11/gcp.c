@@ -7,7 +7,7 @@
 #include "backends.h"
 #include "base/error.h"
 #include "base/text.h"
-#include "local.h"
+#include "refusal.h"
 #include "web.h"
 
 static const char *const auth_names[] = {
@@ -17,9 +17,7 @@ enum { AUTH_COUNT = sizeof auth_names / sizeof auth_names[0] };
 static void work_free(void *memory)
 {
     struct gcp_work *work = memory;
-    for (size_t i = 0; i < work->count; i++)
-        free(work->names[i]);
-    free(work->names);
+    names_clear(&work->names);
     free(work->page);
     buffer_clear(&work->secret);
     free(work);
@@ -27,16 +25,7 @@ static void work_free(void *memory)
 
 struct gcp_work *gcp_work(struct backend_call *call)
 {
-    if (call->work)
-        return call->work;
-    struct gcp_work *work = calloc(1, sizeof *work);
-    if (!work) {
-        backend_fail(call, CKR_HOST_MEMORY, error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a call of Cloud KMS"));
-        return NULL;
-    }
-    call->work = work;
-    call->work_free = work_free;
-    return work;
+    return web_work(call, sizeof(struct gcp_work), work_free);
 }
 
 /* --- Settings --- */
@@ -68,11 +57,9 @@ static envelope_status check_auth(struct gcp *gcp)
 {
     const struct token_settings *settings = gcp->settings;
     size_t i = 0;
-    while (settings->auth && i < AUTH_COUNT && strcmp(auth_names[i], settings->auth) != 0)
-        i++;
-    if (!settings->auth || i == AUTH_COUNT)
-        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: auth must be one of service-account, metadata",
-                           settings->label);
+    envelope_status status = web_choose_auth(settings, auth_names, AUTH_COUNT, &i);
+    if (status)
+        return status;
     gcp->auth = (enum gcp_auth)i;
     if (gcp->auth == GCP_AUTH_METADATA && settings->credentials_file)
         return error_raise(ENVELOPE_E_CONFIG, "[token %s]: credentials-file means nothing to auth = metadata",
@@ -160,13 +147,7 @@ static enum backend_step hand_out(const struct gcp *gcp, struct backend_call *ca
 static enum backend_step gcp_step(const void *state, struct backend_call *call, const struct http_reply *reply,
                                   struct http_request *request)
 {
-    enum backend_step step = hand_out(state, call, reply, request);
-    if (step == BACKEND_DONE) {
-        /* What was refused on the way (a key looked for and not there) is no error of a call that succeeded. */
-        call->rv = CKR_OK;
-        call->service_code[0] = call->service_message[0] = '\0';
-    }
-    return step;
+    return refusal_forget(call, hand_out(state, call, reply, request));
 }
 
 /* "(exp.)": written to the documentation, not run against the service yet. */

@@ -13,6 +13,7 @@
 #include <jansson.h>
 
 #include "backend.h"
+#include "names.h"
 
 enum gcp_auth { GCP_AUTH_SERVICE_ACCOUNT, GCP_AUTH_METADATA };
 
@@ -30,9 +31,8 @@ struct gcp {
 
 /* What a call remembers between its steps (call->work). */
 struct gcp_work {
-    char *page;   /* LIST */
-    char **names; /* LIST: of the setting keys */
-    size_t count, at;
+    char *page;           /* LIST */
+    struct names names;   /* LIST: of the setting keys */
     struct buffer secret; /* REWRAP: plaintext on its way */
 };
 /* Made at first use; NULL with rv and the error set. */

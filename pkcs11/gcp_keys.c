@@ -87,8 +87,8 @@ static enum backend_step ask_list(const struct gcp *gcp, struct backend_call *ca
 static enum backend_step next_key(const struct gcp *gcp, struct backend_call *call, struct http_request *request)
 {
     struct gcp_work *work = call->work;
-    for (; work->at < work->count; work->at++) {
-        const char *name = gcp_name_of(gcp, work->names[work->at]);
+    for (const char *one; (one = names_current(&work->names)); work->names.at++) {
+        const char *name = gcp_name_of(gcp, one);
         if (!name)
             continue; /* what cannot be a key's name leads to no key */
         call->stage = STAGE_GET;
@@ -97,16 +97,6 @@ static enum backend_step next_key(const struct gcp *gcp, struct backend_call *ca
                    : BACKEND_FAILED;
     }
     return BACKEND_DONE;
-}
-
-static bool add_name(struct gcp_work *work, const char *name, size_t length)
-{
-    char **names = reallocarray(work->names, work->count + 1, sizeof *names);
-    if (!names)
-        return false;
-    work->names = names;
-    names[work->count] = strndup(name, length);
-    return names[work->count] && ++work->count;
 }
 
 static enum backend_step ask_create(const struct gcp *gcp, struct backend_call *call, struct http_request *request)
@@ -139,17 +129,11 @@ static enum backend_step begin(const struct gcp *gcp, struct backend_call *call,
     if (call->op == BACKEND_CREATE)
         return ask_create(gcp, call, request);
     if (call->op == BACKEND_DESCRIBE)
-        return add_name(work, call->key, strlen(call->key)) ? next_key(gcp, call, request) : no_memory(call);
+        return names_add(&work->names, call->key, strlen(call->key)) ? next_key(gcp, call, request) : no_memory(call);
     const char *list = gcp->settings->keys;
     if (!list)
         return ask_list(gcp, call, request);
-    while (*(list += strspn(list, ", \t"))) {
-        size_t length = strcspn(list, ", \t");
-        if (!add_name(work, list, length))
-            return no_memory(call);
-        list += length;
-    }
-    return next_key(gcp, call, request);
+    return names_add_list(&work->names, list) ? next_key(gcp, call, request) : no_memory(call);
 }
 
 /* --- The answers --- */
@@ -191,7 +175,7 @@ static enum backend_step on_reply(const struct gcp *gcp, struct backend_call *ca
         return step == BACKEND_DONE && work->page ? ask_list(gcp, call, request) : step;
     case STAGE_GET:
         step = add_key(gcp, call, root, "get key");
-        work->at++;
+        work->names.at++;
         return step == BACKEND_DONE ? next_key(gcp, call, request) : step;
     default:
         step = add_key(gcp, call, root, "create key");
@@ -209,13 +193,13 @@ enum backend_step gcp_step_keys(const struct gcp *gcp, struct backend_call *call
     if (!reply)
         return begin(gcp, call, request);
     struct gcp_work *work = call->work;
-    const char *key = call->stage == STAGE_GET      ? work->names[work->at]
+    const char *key = call->stage == STAGE_GET      ? names_current(&work->names)
                       : call->stage == STAGE_CREATE ? call->label
                                                     : gcp->ring;
     enum backend_step step = gcp_judge(gcp, call, reply, doing[call->stage], key);
     /* "There is no such key" is an answer. */
     if (step == BACKEND_FAILED && call->stage == STAGE_GET && call->rv == CKR_KEY_HANDLE_INVALID) {
-        work->at++;
+        work->names.at++;
         return next_key(gcp, call, request);
     }
     if (step != BACKEND_DONE)

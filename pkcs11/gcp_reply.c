@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "json.h"
+#include "refusal.h"
 
 static const char key_word[] = "/cryptoKeys/";
 
@@ -64,16 +65,8 @@ enum backend_step gcp_bad_reply(const struct gcp *gcp, struct backend_call *call
                                     gcp->settings->label, doing, problem));
 }
 
-struct meaning {
-    const char *code;
-    enum backend_step step;
-    CK_RV rv;
-    envelope_status status;
-    const char *advice;
-};
-
 /* By the status' name (google.rpc.Code). */
-static const struct meaning meanings[] = {
+static const struct refusal refusals[] = {
     {"FAILED_PRECONDITION", BACKEND_FAILED, CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED,
      "the key or its version is disabled or destroyed"},
     {"NOT_FOUND", BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "there is no such key"},
@@ -91,29 +84,20 @@ static const struct meaning meanings[] = {
     {"UNKNOWN", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
     {"DEADLINE_EXCEEDED", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service took too long"},
 };
+enum { REFUSAL_COUNT = sizeof refusals / sizeof refusals[0] };
 
 /* What the service finds wrong with a request to decrypt is the blob or its associated data: the rest of it is ours. */
-static const struct meaning damaged = {"INVALID_ARGUMENT", BACKEND_FAILED, CKR_ENCRYPTED_DATA_INVALID,
+static const struct refusal damaged = {"INVALID_ARGUMENT", BACKEND_FAILED, CKR_ENCRYPTED_DATA_INVALID,
                                        ENVELOPE_E_UNWRAP,
                                        "the blob is damaged, or of another key, or was made with other associated "
                                        "data"};
-static const struct meaning no_token = {"", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
-                                        "the access token is not accepted"};
-static const struct meaning unknown_client = {"", BACKEND_FAILED, CKR_DEVICE_ERROR, ENVELOPE_E_HSM,
-                                              "an error we do not know"};
-static const struct meaning unknown_server = {"", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
-                                              "the service failed"};
 
-static const struct meaning *meaning_of(const char *code, long status, bool decrypting)
+static const struct refusal *refusal_of(const char *code, long status, bool decrypting)
 {
     if (decrypting && strcmp(code, damaged.code) == 0)
         return &damaged;
-    for (size_t i = 0; i < sizeof meanings / sizeof meanings[0]; i++)
-        if (strcmp(meanings[i].code, code) == 0)
-            return &meanings[i];
-    if (status == 401)
-        return &no_token;
-    return status >= 500 || status == 429 ? &unknown_server : &unknown_client;
+    const struct refusal *found = refusal_find(refusals, REFUSAL_COUNT, code);
+    return found ? found : refusal_by_status(status);
 }
 
 enum backend_step gcp_judge(const struct gcp *gcp, struct backend_call *call, const struct http_reply *reply,
@@ -129,11 +113,8 @@ enum backend_step gcp_judge(const struct gcp *gcp, struct backend_call *call, co
     const char *message = error ? json_member(error, "message") : NULL;
     backend_note(call, code ? code : "", message ? message : "", NULL);
     json_decref(root);
-    const struct meaning *meaning = meaning_of(call->service_code, reply->status, strcmp(doing, "decrypt") == 0);
-    error_raise(meaning->status, "[token %s] Cloud KMS %s%s%s: %s (%s, HTTP %ld)%s%s", gcp->settings->label, doing,
-                *key ? " with key " : "", key, meaning->advice,
-                *call->service_code ? call->service_code : "no error name", reply->status,
-                *call->service_message ? ": " : "", call->service_message);
-    call->rv = meaning->rv;
-    return meaning->step;
+    const struct refusal *refusal = refusal_of(call->service_code, reply->status, strcmp(doing, "decrypt") == 0);
+    struct refusal_place place = {
+        .label = gcp->settings->label, .service = "Cloud KMS", .doing = doing, .key = key, .status = reply->status};
+    return refusal_raise(call, refusal, &place);
 }

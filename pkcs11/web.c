@@ -52,6 +52,34 @@ envelope_status web_copy_endpoint(const struct token_settings *settings, const c
     return web_check_endpoint(settings, what, *copy);
 }
 
+/* --- Settings, memory --- */
+
+envelope_status web_choose_auth(const struct token_settings *settings, const char *const *names, size_t count,
+                                size_t *chosen)
+{
+    char list[256] = "";
+    size_t used = 0;
+    for (size_t i = 0; i < count; i++) {
+        *chosen = i;
+        if (settings->auth && strcmp(names[i], settings->auth) == 0)
+            return ENVELOPE_OK;
+        int added = snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", names[i]);
+        used += added > 0 && (size_t)added < sizeof list - used ? (size_t)added : 0;
+    }
+    return error_raise(ENVELOPE_E_CONFIG, "[token %s]: auth must be one of %s", settings->label, list);
+}
+
+void *web_work(struct backend_call *call, size_t size, void (*release)(void *work))
+{
+    if (!call->work) {
+        call->work = calloc(1, size);
+        call->work_free = release;
+    }
+    if (!call->work)
+        backend_fail(call, CKR_HOST_MEMORY, error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a call of a key service"));
+    return call->work;
+}
+
 /* --- Requests --- */
 
 void web_form_add(struct buffer *form, const char *name, const char *value)

@@ -1,6 +1,6 @@
 /*
  * What the services behind bearer tokens (Azure, Google) share: forms, base64url, JSON bodies, token replies, and the
- * check of an address.
+ * check of settings.
  */
 #ifndef PKCS11_WEB_H
 #define PKCS11_WEB_H
@@ -17,6 +17,13 @@ envelope_status web_check_endpoint(const struct token_settings *settings, const 
 /* A copy of an address without slashes at its end, checked as above. */
 envelope_status web_copy_endpoint(const struct token_settings *settings, const char *what, const char *url,
                                   char **copy);
+
+/* Which of these names the setting `auth` is; ENVELOPE_E_CONFIG, with all of them in its text, if it is none. */
+envelope_status web_choose_auth(const struct token_settings *settings, const char *const *names, size_t count,
+                                size_t *chosen);
+
+/* call->work, made (zeroed) at first use; NULL with rv and the error set. */
+void *web_work(struct backend_call *call, size_t size, void (*release)(void *work));
 
 /* &name=value, escaped. */
 void web_form_add(struct buffer *form, const char *name, const char *value);
