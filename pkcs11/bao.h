@@ -6,13 +6,12 @@
  * bao_keys.c     list, describe, create, delete
  * bao_crypto.c   encrypt, decrypt, rewrap, random
  * bao_message.c  request bytes, and what replies and refusals mean
- * bao_json.c     reading JSON in place
  */
 #ifndef PKCS11_BAO_H
 #define PKCS11_BAO_H
 
 #include "backend.h"
-#include "bao_json.h"
+#include "json.h"
 
 enum bao_auth { BAO_AUTH_TOKEN, BAO_AUTH_APPROLE, BAO_AUTH_CERT, BAO_AUTH_KUBERNETES };
 
@@ -41,6 +40,8 @@ struct bao_work {
     char **names;         /* LIST: the keys to describe */
     size_t count, next, denied;
     uint32_t version, oldest; /* OAEP decryption: the key version tried, the last one to try */
+    json_t *root;             /* the reply in hand, and the secrets taken out of it */
+    struct json_taken taken;
 };
 
 struct bao_key_facts {
@@ -48,7 +49,7 @@ struct bao_key_facts {
     uint32_t latest, min_decryption;
     bool derived, exportable, soft_deleted;
     bool encrypts, decrypts;
-    struct bao_json versions;
+    json_t *versions; /* the reply's */
 };
 
 /* call->work, made at first use; NULL with rv and the error set. */
@@ -97,18 +98,29 @@ enum backend_step bao_send_read_key(const struct bao *bao, struct backend_call *
 /* ---- replies (bao_message.c) ---- */
 
 /*
- * A reply of status 2xx: notes the request id, root is its JSON (missing for 204 No Content). Any other: false, *step
+ * The reply's JSON without its secrets, until the end of the step; NULL if it is none, or (without call->work) for want
+ * of memory.
+ */
+const json_t *bao_parse(struct backend_call *call, const struct http_reply *reply);
+void bao_forget_reply(struct backend_call *call);
+/* A secret of the reply in hand; NULL if it is not there. */
+const char *bao_secret(const struct backend_call *call, const json_t *object, const char *name, size_t *length);
+/* A text into memory of one's own; false if it is none or does not fit. */
+bool bao_text(const json_t *value, char *to, size_t capacity);
+bool bao_integer(const json_t *value, int64_t *number);
+/*
+ * A reply of status 2xx: notes the request id, root is its JSON (NULL for 204 No Content). Any other: false, *step
  * is what to return; `doing` says what was tried ("decrypt with key"), `on` its object.
  */
 bool bao_accepted(const struct bao *bao, struct backend_call *call, const struct http_reply *reply, const char *doing,
-                  const char *on, struct bao_json *root, enum backend_step *step);
+                  const char *on, const json_t **root, enum backend_step *step);
 /* A reply that has status 2xx and not what it must have. */
 enum backend_step bao_malformed(struct backend_call *call, const char *doing, const char *on, const char *missing);
 
 /* ---- keys (bao_keys.c) ---- */
 
 /* The facts of a `GET keys/NAME` reply; false if it is none. */
-bool bao_read_facts(struct bao_json root, struct bao_key_facts *facts);
+bool bao_read_facts(const json_t *root, struct bao_key_facts *facts);
 /* Why a key is not used by the bridge, or NULL: the word shown as its state. */
 const char *bao_key_unusable(const struct bao_key_facts *facts);
 /* "aes256-gcm96" and its like; false for types the bridge does not show. */

@@ -139,37 +139,31 @@ static enum backend_step login_send(const struct bao *bao, struct backend_call *
 }
 
 /* auth.client_token and its lease, from a login or a renewal. */
-static enum backend_step take_login(const struct bao *bao, struct backend_call *call, struct bao_json root,
+static enum backend_step take_login(const struct bao *bao, struct backend_call *call, const json_t *root,
                                     int64_t first_lease)
 {
-    struct bao_json auth = bao_json_member(root, "auth");
-    struct buffer token = {0};
+    const json_t *auth = json_object_get(root, "auth");
     int64_t lease = 0;
-    enum backend_step step;
-    bool renewable = bao_json_true(bao_json_member(auth, "renewable"));
-    bool read = bao_json_string(bao_json_member(auth, "client_token"), &token) && token.length &&
-                bao_json_integer(bao_json_member(auth, "lease_duration"), &lease) && lease >= 0;
-    if (!read)
-        step = bao_malformed(call, "log in by", sources[bao->auth], "auth.client_token");
-    else
-        step = make_credentials(bao, call, buffer_text(&token), lease, first_lease ? first_lease : lease, renewable);
-    buffer_clear(&token);
-    return step;
+    size_t length = 0;
+    bool renewable = json_is_true(json_object_get(auth, "renewable"));
+    const char *token = bao_secret(call, auth, "client_token", &length);
+    if (!token || !length || !bao_integer(json_object_get(auth, "lease_duration"), &lease) || lease < 0)
+        return bao_malformed(call, "log in by", sources[bao->auth], "auth.client_token");
+    return make_credentials(bao, call, token, lease, first_lease ? first_lease : lease, renewable);
 }
 
 /* A renewal is worth having if it brings at least half of the first lease. */
-static bool renewed_enough(struct bao_json root, int64_t first_lease)
+static bool renewed_enough(const json_t *root, int64_t first_lease)
 {
     int64_t lease = 0;
-    struct bao_json auth = bao_json_member(root, "auth");
-    return bao_json_integer(bao_json_member(auth, "lease_duration"), &lease) &&
-           (lease == 0 || lease >= first_lease / 2);
+    const json_t *auth = json_object_get(root, "auth");
+    return bao_integer(json_object_get(auth, "lease_duration"), &lease) && (lease == 0 || lease >= first_lease / 2);
 }
 
 static enum backend_step login_step(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                                     struct http_request *request)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     int64_t first_lease = first_lease_of(call->credentials);
     if (!reply) {
@@ -237,19 +231,19 @@ static enum backend_step lookup_send(const struct bao *bao, struct backend_call 
 
 /* Renewed at once where less than half of its life is left, and where it is our own that is being refreshed. */
 static enum backend_step take_lookup(const struct bao *bao, struct backend_call *call, struct bao_work *work,
-                                     struct bao_json root, struct http_request *request)
+                                     const json_t *root, struct http_request *request)
 {
-    struct bao_json data = bao_json_member(root, "data");
+    const json_t *data = json_object_get(root, "data");
     int64_t first = 0;
     const char *token = buffer_text(&work->secret);
-    if (!bao_json_integer(bao_json_member(data, "ttl"), &work->lease) || work->lease < 0)
+    if (!bao_integer(json_object_get(data, "ttl"), &work->lease) || work->lease < 0)
         return bao_malformed(call, "look up", "the token", "data.ttl");
-    if (!bao_json_integer(bao_json_member(data, "creation_ttl"), &first) || first < 0)
+    if (!bao_integer(json_object_get(data, "creation_ttl"), &first) || first < 0)
         first = work->lease;
-    bool renewable = bao_json_true(bao_json_member(data, "renewable"));
+    bool renewable = json_is_true(json_object_get(data, "renewable"));
     bool refreshed = call->credentials && strcmp(credentials_token(call->credentials), token) == 0;
     /* A ttl of 0 is a root token's for ever, or what is left of the last second. */
-    if (bao_json_kind(bao_json_member(data, "expire_time")) != BAO_JSON_STRING)
+    if (!json_is_string(json_object_get(data, "expire_time")))
         return make_credentials(bao, call, token, 0, 0, false);
     if (renewable && (refreshed || work->lease <= first / 2))
         return renew_send(bao, call, request, token, RENEW_FILE);
@@ -259,7 +253,7 @@ static enum backend_step take_lookup(const struct bao *bao, struct backend_call 
 static enum backend_step token_step(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                                     struct http_request *request)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     struct bao_work *work = bao_work(call);
     if (!work)

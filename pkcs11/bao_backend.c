@@ -21,6 +21,8 @@ static void work_free(void *memory)
 {
     struct bao_work *work = memory;
     buffer_clear(&work->secret);
+    json_decref(work->root);
+    json_taken_clear(&work->taken);
     for (size_t i = 0; i < work->count; i++)
         free(work->names[i]);
     free(work->names);
@@ -219,6 +221,7 @@ static enum backend_step bao_step(const void *state, struct backend_call *call, 
                                   struct http_request *request)
 {
     enum backend_step step = hand_out(state, call, reply, request);
+    bao_forget_reply(call);
     if (step == BACKEND_DONE) {
         /* What was refused on the way (a key looked for and not there) is no error of a call that succeeded. */
         call->rv = CKR_OK;

@@ -35,33 +35,29 @@ static enum backend_step refuse_name(const struct bao *bao, struct backend_call 
 }
 
 /* The ciphertext of a reply into call->out: as it stands, or for OAEP the bare bytes that PKCS#11 knows. */
-static enum backend_step take_ciphertext(struct backend_call *call, struct bao_json root, const char *doing,
+static enum backend_step take_ciphertext(struct backend_call *call, const json_t *root, const char *doing,
                                          const char *key, bool bare)
 {
-    struct buffer text = {0};
-    const char *payload = NULL;
-    if (bao_json_string(bao_json_member(bao_json_member(root, "data"), "ciphertext"), &text) &&
-        text.length <= BAO_CIPHERTEXT_MAX)
-        payload = ciphertext_payload(buffer_text(&text), text.length);
+    const char *text = json_member(json_object_get(root, "data"), "ciphertext");
+    const char *payload = text && strlen(text) <= BAO_CIPHERTEXT_MAX ? ciphertext_payload(text, strlen(text)) : NULL;
     bool taken = payload != NULL;
     if (taken && !call->dry_run && bare)
-        taken = buffer_append_unbase64(&call->out, payload, text.length - (size_t)(payload - buffer_text(&text)));
+        taken = buffer_append_unbase64(&call->out, payload, strlen(payload));
     else if (taken && !call->dry_run)
-        buffer_move(&call->out, &text);
-    buffer_clear(&text);
+        buffer_append_text(&call->out, text);
+    if (!buffer_ok(&call->out))
+        return backend_fail(call, CKR_HOST_MEMORY, ENVELOPE_E_NO_MEMORY);
     if (!taken)
         return bao_malformed(call, doing, key, "data.ciphertext");
     return BACKEND_DONE;
 }
 
-static bool take_plaintext(struct bao_json root, struct buffer *to)
+static bool take_plaintext(struct backend_call *call, const json_t *root, struct buffer *to)
 {
-    struct buffer text = {0};
-    bool taken = bao_json_string(bao_json_member(bao_json_member(root, "data"), "plaintext"), &text) &&
-                 text.length <= (BAO_PLAINTEXT_MAX + 2) / 3 * 4 &&
-                 buffer_append_unbase64(to, buffer_text(&text), text.length) && to->length <= BAO_PLAINTEXT_MAX;
-    buffer_clear(&text);
-    return taken;
+    size_t length, before = to->length;
+    const char *text = bao_secret(call, json_object_get(root, "data"), "plaintext", &length);
+    return text && length <= (BAO_PLAINTEXT_MAX + 2) / 3 * 4 && buffer_append_unbase64(to, text, length) &&
+           to->length - before <= BAO_PLAINTEXT_MAX;
 }
 
 /* ---- encrypt ---- */
@@ -95,7 +91,7 @@ static enum backend_step encrypt_begin(const struct bao *bao, struct backend_cal
     return bao_send_read_key(bao, call, request, plain->key, ENCRYPT_KEY);
 }
 
-static enum backend_step encrypt_send(const struct bao *bao, struct backend_call *call, struct bao_json root,
+static enum backend_step encrypt_send(const struct bao *bao, struct backend_call *call, const json_t *root,
                                       struct http_request *request, const struct plain *plain)
 {
     struct bao_key_facts facts;
@@ -126,7 +122,7 @@ static enum backend_step encrypt_send(const struct bao *bao, struct backend_call
 static enum backend_step encrypt_step(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                                       struct http_request *request, const struct plain *plain)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     const char *doing = call->stage == ENCRYPT_KEY ? "read key" : "encrypt with key";
     if (!reply)
@@ -201,9 +197,9 @@ static enum backend_step decrypt_send(const struct bao *bao, struct backend_call
     return bao_send(call, request, DECRYPT_REPLY);
 }
 
-static enum backend_step take_decrypted(struct backend_call *call, struct bao_json root, struct buffer *to)
+static enum backend_step take_decrypted(struct backend_call *call, const json_t *root, struct buffer *to)
 {
-    if (!take_plaintext(root, to))
+    if (!take_plaintext(call, root, to))
         return bao_malformed(call, "decrypt with key", call->key, "data.plaintext");
     if (call->dry_run)
         buffer_clear(to);
@@ -225,7 +221,7 @@ static enum backend_step try_version(const struct bao *bao, struct backend_call 
     return bao_send(call, request, DECRYPT_TRY);
 }
 
-static enum backend_step first_version(const struct bao *bao, struct backend_call *call, struct bao_json root,
+static enum backend_step first_version(const struct bao *bao, struct backend_call *call, const json_t *root,
                                        struct http_request *request)
 {
     struct bao_key_facts facts;
@@ -253,7 +249,7 @@ static enum backend_step first_version(const struct bao *bao, struct backend_cal
 static enum backend_step decrypt_oaep(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                                       struct http_request *request)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     if (!reply) {
         if (!bao_is_key_name(call->key))
@@ -273,7 +269,7 @@ static enum backend_step decrypt_oaep(const struct bao *bao, struct backend_call
 enum backend_step bao_decrypt(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                               struct http_request *request)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     if (!cipher_known(bao, call, call->has_aad && call->aad_length))
         return BACKEND_FAILED;
@@ -312,7 +308,7 @@ static enum backend_step rewrap_begin(const struct bao *bao, struct backend_call
 enum backend_step bao_rewrap(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                              struct http_request *request)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     if (!reply)
         return rewrap_begin(bao, call, request);
@@ -328,7 +324,7 @@ enum backend_step bao_rewrap(const struct bao *bao, struct backend_call *call, c
         return step;
     if (call->stage == REWRAP_REPLY)
         return take_ciphertext(call, root, "rewrap with key", call->key, false);
-    if (!take_plaintext(root, &work->secret))
+    if (!take_plaintext(call, root, &work->secret))
         return bao_malformed(call, "decrypt with key", call->key, "data.plaintext");
     call->plaintext_left = true;
     return encrypt_begin(bao, call, request, &(struct plain){call->key_to, NULL, work->secret.length, NULL, 0, false});
@@ -349,19 +345,17 @@ static enum backend_step random_send(const struct bao *bao, struct backend_call 
 enum backend_step bao_random(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                              struct http_request *request)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
-    struct buffer text = {0};
-    size_t before = call->out.length;
+    size_t before = call->out.length, length = 0;
     if (call->length == 0)
         return BACKEND_DONE;
     if (!reply)
         return random_send(bao, call, request);
     if (!bao_accepted(bao, call, reply, "read random bytes from", bao->mount, &root, &step))
         return step;
-    bool taken = bao_json_string(bao_json_member(bao_json_member(root, "data"), "random_bytes"), &text) &&
-                 buffer_append_unbase64(&call->out, buffer_text(&text), text.length);
-    buffer_clear(&text);
+    const char *text = bao_secret(call, json_object_get(root, "data"), "random_bytes", &length);
+    bool taken = text && buffer_append_unbase64(&call->out, text, length);
     size_t left = call->length - before;
     if (!taken || call->out.length - before != (left < BAO_RANDOM_MAX ? left : BAO_RANDOM_MAX))
         return bao_malformed(call, "read random bytes from", bao->mount, "data.random_bytes");

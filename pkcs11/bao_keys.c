@@ -44,30 +44,29 @@ const char *bao_key_unusable(const struct bao_key_facts *facts)
     return NULL;
 }
 
-static bool version_number(struct bao_json object, const char *name, uint32_t *number)
+static bool version_number(const json_t *object, const char *name, uint32_t *number)
 {
     int64_t value;
-    if (!bao_json_integer(bao_json_member(object, name), &value) || value < 0 || value > INT32_MAX)
+    if (!bao_integer(json_object_get(object, name), &value) || value < 0 || value > INT32_MAX)
         return false;
     *number = (uint32_t)value;
     return true;
 }
 
-bool bao_read_facts(struct bao_json root, struct bao_key_facts *facts)
+bool bao_read_facts(const json_t *root, struct bao_key_facts *facts)
 {
-    struct bao_json data = bao_json_member(root, "data");
+    const json_t *data = json_object_get(root, "data");
     *facts = (struct bao_key_facts){0};
-    facts->versions = bao_json_member(data, "keys");
-    facts->derived = bao_json_true(bao_json_member(data, "derived"));
-    facts->exportable = bao_json_true(bao_json_member(data, "exportable")) ||
-                        bao_json_true(bao_json_member(data, "allow_plaintext_backup"));
-    facts->soft_deleted = bao_json_true(bao_json_member(data, "soft_deleted"));
-    facts->encrypts = bao_json_true(bao_json_member(data, "supports_encryption"));
-    facts->decrypts = bao_json_true(bao_json_member(data, "supports_decryption"));
-    return bao_json_copy(bao_json_member(data, "type"), facts->type, sizeof facts->type) &&
+    facts->versions = json_object_get(data, "keys");
+    facts->derived = json_is_true(json_object_get(data, "derived"));
+    facts->exportable = json_is_true(json_object_get(data, "exportable")) ||
+                        json_is_true(json_object_get(data, "allow_plaintext_backup"));
+    facts->soft_deleted = json_is_true(json_object_get(data, "soft_deleted"));
+    facts->encrypts = json_is_true(json_object_get(data, "supports_encryption"));
+    facts->decrypts = json_is_true(json_object_get(data, "supports_decryption"));
+    return bao_text(json_object_get(data, "type"), facts->type, sizeof facts->type) &&
            version_number(data, "latest_version", &facts->latest) && facts->latest > 0 &&
-           version_number(data, "min_decryption_version", &facts->min_decryption) &&
-           bao_json_kind(facts->versions) == BAO_JSON_OBJECT;
+           version_number(data, "min_decryption_version", &facts->min_decryption) && json_is_object(facts->versions);
 }
 
 /* ---- one version's time and public key ---- */
@@ -100,17 +99,18 @@ static int64_t read_time(const char *text)
 }
 
 /* The oldest version that is still there: its number is the smallest. */
-static int64_t creation_time(struct bao_json versions)
+static int64_t creation_time(json_t *versions)
 {
-    struct bao_json name, value;
-    size_t at = 0;
+    const char *name;
+    json_t *value;
     int64_t oldest = 0, seconds;
-    while (bao_json_next(versions, &at, &name, &value)) {
+    json_object_foreach(versions, name, value)
+    {
         char text[64];
         int64_t created = 0;
-        if (bao_json_integer(value, &seconds) && seconds > 0 && seconds < INT64_MAX / CLOCK_SECOND)
+        if (bao_integer(value, &seconds) && seconds > 0 && seconds < INT64_MAX / CLOCK_SECOND)
             created = seconds * CLOCK_SECOND;
-        else if (bao_json_copy(bao_json_member(value, "creation_time"), text, sizeof text))
+        else if (bao_text(json_object_get(value, "creation_time"), text, sizeof text))
             created = read_time(text);
         if (created && (!oldest || created < oldest))
             oldest = created;
@@ -138,15 +138,13 @@ static bool read_pem(const char *pem, struct buffer *der)
 static bool read_public_key(const struct bao_key_facts *facts, struct backend_key *key)
 {
     char version[16];
-    struct buffer pem = {0}, der = {0};
+    struct buffer der = {0};
     snprintf(version, sizeof version, "%u", facts->latest);
-    struct bao_json entry = bao_json_member(facts->versions, version);
-    if (bao_json_string(bao_json_member(entry, "public_key"), &pem) && read_pem(buffer_text(&pem), &der) &&
-        (key->public_key = malloc(der.length))) {
+    const char *pem = json_member(json_object_get(facts->versions, version), "public_key");
+    if (pem && read_pem(pem, &der) && (key->public_key = malloc(der.length))) {
         memcpy(key->public_key, der.bytes, der.length);
         key->public_key_length = der.length;
     }
-    buffer_clear(&pem);
     buffer_clear(&der);
     return key->public_key != NULL;
 }
@@ -154,7 +152,7 @@ static bool read_public_key(const struct bao_key_facts *facts, struct backend_ke
 /* ---- describe ---- */
 
 /* One more in call->keys, unless it is of a type the bridge does not show. */
-static enum backend_step take_key(struct backend_call *call, struct bao_json root, const char *name)
+static enum backend_step take_key(struct backend_call *call, const json_t *root, const char *name)
 {
     struct bao_key_facts facts;
     enum backend_key_type kind;
@@ -173,7 +171,7 @@ static enum backend_step take_key(struct backend_call *call, struct bao_json roo
     key->can_encrypt = facts.encrypts && !facts.derived && !facts.exportable;
     key->can_decrypt = facts.decrypts && !facts.derived;
     key->enabled = !state;
-    key->imported = bao_json_true(bao_json_member(bao_json_member(root, "data"), "imported_key"));
+    key->imported = json_is_true(json_object_get(json_object_get(root, "data"), "imported_key"));
     snprintf(key->state, sizeof key->state, "%s", state ? state : "Enabled");
     key->created = creation_time(facts.versions);
     key->id = text_copy(name);
@@ -188,7 +186,7 @@ static enum backend_step take_key(struct backend_call *call, struct bao_json roo
 enum backend_step bao_describe(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                                struct http_request *request)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     if (!reply)
         return bao_is_key_name(call->key) ? bao_send_read_key(bao, call, request, call->key, 1) : BACKEND_DONE;
@@ -241,20 +239,19 @@ static bool add_configured(struct backend_call *call, struct bao_work *work, con
     return true;
 }
 
-static bool add_listed(struct backend_call *call, struct bao_work *work, struct bao_json root)
+static bool add_listed(struct backend_call *call, struct bao_work *work, const json_t *root)
 {
-    struct bao_json none, item;
-    size_t at = 0;
-    char name[256];
-    struct bao_json keys = bao_json_member(bao_json_member(root, "data"), "keys");
-    if (bao_json_kind(keys) != BAO_JSON_ARRAY) {
+    const json_t *keys = json_object_get(json_object_get(root, "data"), "keys");
+    if (!json_is_array(keys)) {
         bao_malformed(call, "list keys of", "transit", "data.keys");
         return false;
     }
-    while (bao_json_next(keys, &at, &none, &item))
+    for (size_t i = 0; i < json_array_size(keys); i++) {
         /* A name with a slash is a folder (import/): no key. */
-        if (bao_json_copy(item, name, sizeof name) && bao_is_key_name(name) && !add_name(call, work, name))
+        const char *name = json_string_value(json_array_get(keys, i));
+        if (name && bao_is_key_name(name) && !add_name(call, work, name))
             return false;
+    }
     return true;
 }
 
@@ -287,7 +284,7 @@ static enum backend_step list_begin(const struct bao *bao, struct backend_call *
 static enum backend_step list_take(const struct bao *bao, struct backend_call *call, struct bao_work *work,
                                    const struct http_reply *reply)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     const char *name = work->names[work->next];
     if (bao_accepted(bao, call, reply, "read key", name, &root, &step))
@@ -302,7 +299,7 @@ static enum backend_step list_take(const struct bao *bao, struct backend_call *c
 enum backend_step bao_list(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                            struct http_request *request)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     struct bao_work *work = bao_work(call);
     if (!work)
@@ -373,7 +370,7 @@ static enum backend_step create_send(const struct bao *bao, struct backend_call 
 enum backend_step bao_create(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                              struct http_request *request)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     if (!reply)
         return create_begin(bao, call, request);
@@ -398,7 +395,7 @@ enum backend_step bao_create(const struct bao *bao, struct backend_call *call, c
 enum backend_step bao_delete(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                              struct http_request *request)
 {
-    struct bao_json root;
+    const json_t *root;
     enum backend_step step;
     if (reply)
         return bao_accepted(bao, call, reply, "delete key", call->key, &root, &step) ? BACKEND_DONE : step;

@@ -164,27 +164,46 @@ static void tidy(char *text)
     *to = '\0';
 }
 
-/* All `errors`, or a word of our own where it is not the service that answers (a proxy, a load balancer). */
-static void read_message(const struct http_reply *reply, char *message, size_t capacity)
+/*
+ * The words about a login may quote what was sent (`invalid secret_id "…"`): quotations are blanked before anything
+ * else is made of the body.
+ */
+static void hide_quotations(struct buffer *body)
 {
-    struct bao_json root, name, item;
-    size_t at = 0, used = 0;
-    message[0] = '\0';
-    if (!bao_json_parse(buffer_text(&reply->body), reply->body.length, &root)) {
-        snprintf(message, capacity, "not an answer of OpenBao");
-        return;
+    bool inside = false;
+    for (size_t i = 0; i + 1 < body->length; i++) {
+        bool quote = body->bytes[i] == '\\' && body->bytes[i + 1] == '"';
+        if (body->bytes[i] == '"')
+            inside = false; /* the end of the string itself */
+        else if (quote)
+            inside = !inside;
+        else if (inside)
+            body->bytes[i] = ' ';
+        if (body->bytes[i] == '\\')
+            i++;
     }
-    struct bao_json errors = bao_json_member(root, "errors");
-    while (bao_json_next(errors, &at, &name, &item)) {
+}
+
+/* All `errors`, or a word of our own where it is not the service that answers (a proxy, a load balancer). */
+static void read_message(const struct buffer *body, char *message, size_t capacity)
+{
+    json_t *root = json_read(body);
+    const json_t *errors = json_object_get(root, "errors");
+    size_t used = 0;
+    message[0] = '\0';
+    if (!root)
+        snprintf(message, capacity, "not an answer of OpenBao");
+    for (size_t i = 0; i < json_array_size(errors); i++) {
         if (used && used + 3 < capacity) {
             memcpy(message + used, "; ", 3);
             used += 2;
         }
-        if (bao_json_copy(item, message + used, capacity - used)) {
+        if (bao_text(json_array_get(errors, i), message + used, capacity - used)) {
             tidy(message + used);
             used += strlen(message + used);
         }
     }
+    json_decref(root);
 }
 
 /* Statuses that pass: an election, a standby without its leader, a quota, a server starting or a gateway without one.
@@ -229,29 +248,17 @@ static enum backend_step refuse_by_status(const struct bao *bao, struct backend_
     return passes(status) ? BACKEND_RETRY : BACKEND_FAILED;
 }
 
-/* The words about a login may quote what was sent (`invalid secret_id "…"`): quotations are left out. */
-static void hide_quotations(char *text)
-{
-    bool inside = false;
-    char *to = text;
-    for (const char *from = text; *from; from++) {
-        bool quote = *from == '"';
-        if (quote || !inside)
-            *to++ = *from;
-        if (quote)
-            inside = !inside;
-    }
-    *to = '\0';
-}
-
 static enum backend_step refuse(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                                 const char *doing, const char *on)
 {
     char code[24], raw[sizeof call->service_message];
     snprintf(code, sizeof code, "HTTP %ld", reply->status);
-    read_message(reply, raw, sizeof raw);
+    struct buffer body = {0};
+    buffer_append(&body, reply->body.bytes, reply->body.length);
     if (call->op == BACKEND_AUTHENTICATE)
-        hide_quotations(raw);
+        hide_quotations(&body);
+    read_message(&body, raw, sizeof raw);
+    buffer_clear(&body);
     /* Noted first: that makes the words of the service printable for the error too. */
     backend_note(call, code, raw, NULL);
     const struct refusal *known = find_refusal(call->service_message);
@@ -271,22 +278,68 @@ enum backend_step bao_malformed(struct backend_call *call, const char *doing, co
                                     doing, on, missing));
 }
 
+bool bao_text(const json_t *value, char *to, size_t capacity)
+{
+    const char *text = json_string_value(value);
+    if (!text || strlen(text) >= capacity)
+        return false;
+    memcpy(to, text, strlen(text) + 1);
+    return true;
+}
+
+bool bao_integer(const json_t *value, int64_t *number)
+{
+    *number = json_integer_value(value);
+    return json_is_integer(value);
+}
+
+const char *bao_secret(const struct backend_call *call, const json_t *object, const char *name, size_t *length)
+{
+    const struct bao_work *work = call->work;
+    return json_taken_member(&work->taken, object, name, length);
+}
+
+const json_t *bao_parse(struct backend_call *call, const struct http_reply *reply)
+{
+    static const char *const secrets[] = {"plaintext", "client_token", "random_bytes", "id"};
+    struct buffer rest = {0};
+    struct bao_work *work = bao_work(call);
+    if (!work)
+        return NULL;
+    bao_forget_reply(call);
+    if (json_take(&reply->body, secrets, sizeof secrets / sizeof secrets[0], &rest, &work->taken))
+        work->root = json_read(&rest);
+    buffer_clear(&rest);
+    return work->root;
+}
+
+void bao_forget_reply(struct backend_call *call)
+{
+    struct bao_work *work = call->work;
+    if (!work)
+        return;
+    json_decref(work->root);
+    work->root = NULL;
+    json_taken_clear(&work->taken);
+}
+
 bool bao_accepted(const struct bao *bao, struct backend_call *call, const struct http_reply *reply, const char *doing,
-                  const char *on, struct bao_json *root, enum backend_step *step)
+                  const char *on, const json_t **root, enum backend_step *step)
 {
     char id[sizeof call->request_id];
-    *root = (struct bao_json){0};
+    *root = NULL;
     if (reply->status < 200 || reply->status > 299) {
         *step = refuse(bao, call, reply, doing, on);
         return false;
     }
     if (reply->status == 204)
         return true;
-    if (!bao_json_parse(buffer_text(&reply->body), reply->body.length, root)) {
-        *step = bao_malformed(call, doing, on, "JSON");
+    *root = bao_parse(call, reply);
+    if (!*root) {
+        *step = call->work ? bao_malformed(call, doing, on, "JSON") : BACKEND_FAILED;
         return false;
     }
-    if (bao_json_copy(bao_json_member(*root, "request_id"), id, sizeof id))
+    if (bao_text(json_object_get(*root, "request_id"), id, sizeof id))
         backend_note(call, NULL, NULL, id);
     return true;
 }

@@ -285,7 +285,7 @@ static void every_refusal_has_its_code(void **unused)
         {200, "<html>a captive portal</html>", BACKEND_FAILED, CKR_DEVICE_ERROR, "JSON"},
         {200, "{\"data\":{\"plaintext\":7}}", BACKEND_FAILED, CKR_DEVICE_ERROR, "plaintext"},
         {200, "{\"data\":{\"plaintext\":\"aGVsbG8\"}}", BACKEND_FAILED, CKR_DEVICE_ERROR, "plaintext"},
-        {200, "[]", BACKEND_FAILED, CKR_DEVICE_ERROR, "plaintext"},
+        {200, "[]", BACKEND_FAILED, CKR_DEVICE_ERROR, "JSON"},
         {204, "", BACKEND_FAILED, CKR_DEVICE_ERROR, "plaintext"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
