@@ -1,5 +1,6 @@
 #include "figures.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -18,7 +19,12 @@ struct figures {
         size_t size;
         double ratio, least;
     } goals[ROWS_MAX];
-    size_t time_count, goal_count;
+    struct calls {
+        const char *goal, *name;
+        uint64_t messages;
+        long ready, calls, most;
+    } calls[ROWS_MAX];
+    size_t time_count, goal_count, calls_count;
 };
 
 struct figures *figures_new(void)
@@ -46,6 +52,26 @@ void figures_goal(struct figures *figures, const char *goal, const char *what, s
         figures->goals[figures->goal_count++] = (struct goal){goal, what, size, ratio, least};
 }
 
+void figures_calls(struct figures *figures, const char *goal, const char *name, uint64_t messages, long ready,
+                   long calls, long most)
+{
+    if (figures->calls_count < ROWS_MAX)
+        figures->calls[figures->calls_count++] = (struct calls){goal, name, messages, ready, calls, most};
+}
+
+static void print_calls(const struct figures *figures, FILE *to)
+{
+    if (figures->calls_count == 0)
+        return;
+    fprintf(to, "\n%-4s %-30s %9s %9s %9s %9s\n", "", "calls to the key service", "messages", "before", "calls",
+            "at most");
+    for (size_t i = 0; i < figures->calls_count; i++) {
+        const struct calls *row = &figures->calls[i];
+        fprintf(to, "%-4s %-30s %9" PRIu64 " %9ld %9ld %9ld  %s\n", row->goal, row->name, row->messages, row->ready,
+                row->calls, row->most, row->calls <= row->most ? "met" : "MISSED");
+    }
+}
+
 void figures_print(const struct figures *figures, FILE *to)
 {
     const char *group = "";
@@ -63,6 +89,7 @@ void figures_print(const struct figures *figures, FILE *to)
         fprintf(to, "%-4s %-40s %9zu %9.3f %9.2f  %s\n", goal->goal, goal->what, goal->size, goal->ratio, goal->least,
                 goal->ratio >= goal->least ? "met" : "MISSED");
     }
+    print_calls(figures, to);
 }
 
 bool figures_write_json(const struct figures *figures, const char *path, const char *openssl)
@@ -91,6 +118,14 @@ bool figures_write_json(const struct figures *figures, const char *path, const c
                 "\"met\": %s}",
                 i ? "," : "", goal->goal, goal->what, goal->size, goal->ratio, goal->least,
                 goal->ratio >= goal->least ? "true" : "false");
+    }
+    fprintf(to, "\n  ],\n  \"calls\": [");
+    for (size_t i = 0; i < figures->calls_count; i++) {
+        const struct calls *row = &figures->calls[i];
+        fprintf(to,
+                "%s\n    {\"goal\": \"%s\", \"name\": \"%s\", \"messages\": %" PRIu64
+                ", \"before\": %ld, \"calls\": %ld, \"most\": %ld}",
+                i ? "," : "", row->goal, row->name, row->messages, row->ready, row->calls, row->most);
     }
     fprintf(to, "\n  ]\n}\n");
     return fclose(to) == 0;

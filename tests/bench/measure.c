@@ -20,14 +20,20 @@ static double time_batch(const struct contender *contender, size_t size, uint64_
 }
 
 /* How many messages take about as long as a batch; warms up on the way. */
-static uint64_t calibrate(const struct contender *contender, size_t size, int64_t batch)
+static uint64_t calibrate(const struct contender *contender, size_t size, int64_t batch, uint64_t *used)
 {
     uint64_t messages = 1;
     /* The first ones connect, unwrap and fill caches. */
     contender->run(contender->state, size, 16);
+    *used = 16;
     double target = (double)batch * 1000, spent = 0;
-    while ((spent = time_batch(contender, size, messages)) < target / 4)
+    for (;;) {
+        spent = time_batch(contender, size, messages);
+        *used += messages;
+        if (spent >= target / 4)
+            break;
         messages *= 2;
+    }
     double wanted = (double)messages * target / spent;
     return wanted < 1 ? 1 : (uint64_t)wanted;
 }
@@ -40,11 +46,12 @@ void measure(const struct measure_plan *plan, const struct contender *contenders
     result->count = count;
     result->rounds = plan->rounds;
     for (size_t i = 0; i < count; i++)
-        messages[i] = calibrate(&contenders[i], size, plan->batch);
+        messages[i] = calibrate(&contenders[i], size, plan->batch, &result->messages[i]);
     for (size_t round = 0; round < plan->rounds; round++)
         for (size_t turn = 0; turn < count; turn++) {
             size_t i = (turn + round) % count;
             result->ns[i][round] = time_batch(&contenders[i], size, messages[i]) / (double)messages[i];
+            result->messages[i] += messages[i];
         }
 }
 

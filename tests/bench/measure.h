@@ -21,6 +21,7 @@ struct contender {
 
 struct measurement {
     size_t count, rounds;
+    uint64_t messages[CONTENDERS_MAX];     /* worked through in all, warming up included */
     double ns[CONTENDERS_MAX][ROUNDS_MAX]; /* a message, per round */
 };
 
