@@ -207,6 +207,8 @@ envelope_status keyring_key_primary(keyring *ring, keyring_key *key, uint32_t *d
 /* Read it from the store at once, after a change of our own. */
 envelope_status keyring_key_reread(keyring *ring, keyring_key *key);
 
+/* The URI to use where the store has this one: itself, or the configured one, which may say where a PIN is. */
+const char *keyring_uri_to_use(const keyring *ring, const char *stored);
 /* The URI of a KEK; lives as long as the ring. NULL with the error raised. */
 const char *keyring_kek_uri(keyring *ring, uint32_t kek_id);
 
@@ -310,8 +312,8 @@ struct keyring_note {
     char who[KEYRING_WHO_MAX], detail[KEYRING_DETAIL_MAX];
 };
 /*
- * The same for what this thread's last call into the token was part of: what was done ("" if the row says that already),
- * why (may be NULL; cut if it is long), and what a key service calls the requests, which is never cut.
+ * The same for what this thread's last call into the token was part of: what was done ("" if the row says that
+ * already), why (may be NULL; cut if it is long), and what a key service calls the requests, which is never cut.
  */
 struct store_actor keyring_actor_of_requests(struct keyring_note *note, const char *what, const char *why);
 /* A row of the history for the thread's error, which stays raised. */

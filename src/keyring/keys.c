@@ -258,10 +258,10 @@ static const char *kek_find(keyring *ring, uint32_t kek_id)
 }
 
 /* The store keeps no PIN sources; the configured URI may have one, so the configured one is used where they agree. */
-static char *kek_uri_to_use(const keyring *ring, const char *stored)
+const char *keyring_uri_to_use(const keyring *ring, const char *stored)
 {
     bool configured = ring->public_kek && strcmp(ring->public_kek, stored) == 0;
-    return text_copy(configured ? ring->settings.kek : stored);
+    return configured ? ring->settings.kek : stored;
 }
 
 const char *keyring_kek_uri(keyring *ring, uint32_t kek_id)
@@ -279,7 +279,7 @@ const char *keyring_kek_uri(keyring *ring, uint32_t kek_id)
         return NULL;
     }
     struct keyring_kek *made = calloc(1, sizeof *made);
-    char *uri = made ? kek_uri_to_use(ring, row.uri) : NULL;
+    char *uri = made ? text_copy(keyring_uri_to_use(ring, row.uri)) : NULL;
     store_kek_clear(&row);
     if (!uri) {
         free(made);

@@ -47,38 +47,69 @@ void keyring_note_refusal(keyring *ring, const char *what, const char *name, uin
 
 /* ---- a new version ---- */
 
+/* Where a version is to go. */
+struct place {
+    const char *name;
+    uint32_t version;
+    uint32_t kek_id;        /* 0: of public_uri */
+    const char *uri;        /* of the KEK, to be used */
+    const char *public_uri; /* as the store keeps it; NULL: kek_id says it */
+    bool reserve;           /* ids that are kept for it, since somebody else took those that were next */
+};
+
 struct wrapped {
     struct store_new_version row;
     uint8_t *blob;
 };
 
 /*
+ * The ids that the wrap is bound to. Nothing is written for them at first, so that a wrap that is refused leaves
+ * nothing behind. After a conflict they are reserved: the KEK has wrapped a moment ago, and no wrap shall be made in
+ * vain twice.
+ */
+static envelope_status choose_ids(store *opened, const struct place *place, struct store_new_version *row)
+{
+    struct store_ids ids;
+    row->kek_id = place->kek_id;
+    if (!place->reserve) {
+        envelope_status status = store_next_ids(opened, place->public_uri, &ids);
+        row->dek_id = ids.dek_id;
+        row->dek_id_is_next = true;
+        row->kek_uri = place->public_uri;
+        if (place->public_uri)
+            row->kek_id = ids.kek_id;
+        return status;
+    }
+    envelope_status status =
+        place->public_uri ? store_kek_ensure(opened, place->public_uri, row->now, &row->kek_id) : ENVELOPE_OK;
+    return status ? status : store_dek_id_reserve(opened, &row->dek_id);
+}
+
+/*
  * A DEK from the token, wrapped for its place; the DEK itself is forgotten. The first message under it unwraps what the
  * store keeps, so nothing is ever encrypted under a DEK whose stored form does not unwrap.
  */
-static envelope_status wrap_new(keyring *ring, store *opened, const char *name, uint32_t version, uint32_t kek_id,
-                                const char *uri, struct wrapped *made)
+static envelope_status wrap_new(keyring *ring, store *opened, const struct place *place, struct wrapped *made)
 {
     memset(made, 0, sizeof *made);
     struct store_new_version *row = &made->row;
     uint8_t id[STORE_ID_SIZE];
+    row->algorithm = STORE_AES_256_GCM;
+    row->now = clock_wall();
     envelope_status status = keyring_store_id(ring, id);
     if (!status)
-        status = store_dek_id_reserve(opened, &row->dek_id);
+        status = choose_ids(opened, place, row);
     if (status)
         return status;
     uint8_t *dek = secslab_get(ring->deks);
     if (!dek)
         return error_status();
-    row->algorithm = STORE_AES_256_GCM;
-    row->kek_id = kek_id;
-    row->now = clock_wall();
-    struct binding_place place = {id, row->dek_id, version, kek_id, row->algorithm, name};
+    struct binding_place bound = {id, row->dek_id, place->version, row->kek_id, row->algorithm, place->name};
     uint8_t aad[BINDING_MAX];
-    size_t aad_length = keyring_binding_aad(&place, aad);
-    status = hsm_generate_dek(ring->token, uri, dek);
+    size_t aad_length = keyring_binding_aad(&bound, aad);
+    status = hsm_generate_dek(ring->token, place->uri, dek);
     if (!status)
-        status = hsm_wrap(ring->token, uri, aad, aad_length, dek, &made->blob, &row->blob_length);
+        status = hsm_wrap(ring->token, place->uri, aad, aad_length, dek, &made->blob, &row->blob_length);
     secslab_put(ring->deks, dek);
     row->blob = made->blob;
     return status;
@@ -100,19 +131,16 @@ static envelope_status create_check(store *opened, const char *name)
     return status ? status : error_raise(ENVELOPE_E_KEY_EXISTS, "key \"%s\" exists already", name);
 }
 
-static envelope_status create_kek(keyring *ring, store *opened, const char *uri, uint32_t *kek_id)
+static envelope_status create_at(keyring *ring, store *opened, const struct place *place, uint64_t limit)
 {
-    if (!uri)
-        return error_raise(ENVELOPE_E_CONFIG, "no KEK is named, and %s has no kek",
-                           ring->settings.path ? ring->settings.path : "the configuration");
-    envelope_status status = hsm_check_uri(uri);
-    if (status)
-        return status;
-    char *public_uri = hsm_public_uri(uri);
-    if (!public_uri)
-        return error_status();
-    status = store_kek_ensure(opened, public_uri, clock_wall(), kek_id);
-    free(public_uri);
+    struct wrapped first;
+    envelope_status status = wrap_new(ring, opened, place, &first);
+    if (!status) {
+        struct keyring_note note;
+        struct store_actor actor = keyring_actor_of_requests(&note, "", NULL);
+        status = store_key_create(opened, place->name, limit, &first.row, &actor);
+    }
+    free(first.blob);
     return status;
 }
 
@@ -120,19 +148,22 @@ static envelope_status create(keyring *ring, store *opened, const char *name, co
 {
     const char *uri = options && options->kek_uri ? options->kek_uri : ring->settings.kek;
     uint64_t limit = options && options->message_limit ? options->message_limit : ring->settings.messages;
-    uint32_t kek_id = 0;
-    struct wrapped first = {0};
     envelope_status status = create_check(opened, name);
+    if (!status && !uri)
+        status = error_raise(ENVELOPE_E_CONFIG, "no KEK is named, and %s has no kek",
+                             ring->settings.path ? ring->settings.path : "the configuration");
     if (!status)
-        status = create_kek(ring, opened, uri, &kek_id);
-    if (!status)
-        status = wrap_new(ring, opened, name, 1, kek_id, uri, &first);
-    if (!status) {
-        struct keyring_note note;
-        struct store_actor actor = keyring_actor_of_requests(&note, "", NULL);
-        status = store_key_create(opened, name, limit, &first.row, &actor);
+        status = hsm_check_uri(uri);
+    char *public_uri = status ? NULL : hsm_public_uri(uri);
+    if (!public_uri)
+        return error_status();
+    struct place place = {.name = name, .version = 1, .uri = uri, .public_uri = public_uri};
+    status = create_at(ring, opened, &place, limit);
+    if (status == ENVELOPE_E_STORE_CONFLICT) {
+        place.reserve = true;
+        status = create_at(ring, opened, &place, limit);
     }
-    free(first.blob);
+    free(public_uri);
     return status;
 }
 
@@ -156,11 +187,12 @@ struct rotation {
     const char *name;
     const char *why;
     uint32_t expected; /* 0: whatever it is */
+    bool reserve;      /* see struct place */
     uint32_t version;  /* the primary afterwards */
     bool by_others;
 };
 
-/* Somebody else may have made the version that we were about to make. */
+/* Somebody else may have made the version that we were about to make. If not, it was ids or the KEK: once more. */
 static envelope_status rotated_by_others(store *opened, struct rotation *rotation, uint32_t expected)
 {
     struct store_key key;
@@ -192,8 +224,10 @@ static envelope_status rotate(keyring *ring, store *opened, struct rotation *rot
     const char *uri = keyring_kek_uri(ring, key.kek_id);
     if (!uri)
         return error_status();
+    struct place place = {
+        .name = rotation->name, .version = primary + 1, .kek_id = key.kek_id, .uri = uri, .reserve = rotation->reserve};
     struct wrapped next;
-    status = wrap_new(ring, opened, rotation->name, primary + 1, key.kek_id, uri, &next);
+    status = wrap_new(ring, opened, &place, &next);
     if (!status) {
         struct keyring_note note;
         struct store_actor actor = keyring_actor_of_requests(&note, "", rotation->why);
@@ -213,11 +247,15 @@ envelope_status keyring_rotate_from(keyring *ring, const char *name, uint32_t ex
     store *opened = keyring_connect(ring);
     if (!opened)
         return error_status();
+    enum { CONFLICTS = 2 };
     struct rotation rotation = {.name = name, .why = why, .expected = expected};
     keyring_gate_enter();
     envelope_status status = rotate(ring, opened, &rotation);
-    if (status == ENVELOPE_E_STORE_CONFLICT) /* moved to another KEK at that moment: once more, under that one */
+    /* An id taken by somebody else, then, perhaps, the key moved to another KEK: once more, under that one. */
+    for (int i = 0; status == ENVELOPE_E_STORE_CONFLICT && i < CONFLICTS; i++) {
+        rotation.reserve = true;
         status = rotate(ring, opened, &rotation);
+    }
     keyring_gate_leave();
     if (status == ENVELOPE_E_KEY_UNKNOWN)
         return error_raise(status, "there is no key \"%s\" to rotate", name);

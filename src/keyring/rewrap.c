@@ -20,6 +20,7 @@ struct rewrapping {
     uint8_t store_id[STORE_ID_SIZE];
     uint32_t kek_id; /* to this one */
     const char *uri;
+    bool tried; /* what is wrapped under it comes back */
 };
 
 static bool is_wanted(const struct rewrapping *job, const struct store_version *row)
@@ -33,7 +34,59 @@ static bool is_there(const struct rewrapping *job, const struct store_version *r
     return job->wanted->kek_uri && row->kek_id == job->kek_id;
 }
 
+/* A version that is not there, or destroyed, is known before anything is done for it. */
+static envelope_status check_version(const struct rewrapping *job, const char *name)
+{
+    struct store_version row;
+    if (job->wanted->version == 0)
+        return ENVELOPE_OK;
+    envelope_status status = store_version_of(job->opened, name, job->wanted->version, &row);
+    if (status == ENVELOPE_E_VERSION_UNKNOWN || (!status && !is_wanted(job, &row)))
+        status = error_raise(ENVELOPE_E_VERSION_UNKNOWN, "it has no version %u, or that one is destroyed",
+                             (unsigned)job->wanted->version);
+    store_version_clear(&row);
+    return status;
+}
+
 /* ---- where to ---- */
+
+/* Before anything is bound to it: what is wrapped under the new KEK must come back. */
+static envelope_status try_kek(struct rewrapping *job, const char *uri)
+{
+    static const uint8_t aad[] = "envelope trial wrap";
+    if (job->tried)
+        return ENVELOPE_OK;
+    uint8_t *dek = secslab_get(job->ring->deks), *again = secslab_get(job->ring->deks);
+    uint8_t *blob = NULL;
+    size_t length = 0;
+    hsm *token = job->ring->token;
+    envelope_status status = dek && again ? ENVELOPE_OK : error_status();
+    if (!status)
+        status = hsm_generate_dek(token, uri, dek);
+    if (!status)
+        status = hsm_wrap(token, uri, aad, sizeof aad, dek, &blob, &length);
+    if (!status)
+        status = hsm_unwrap(token, uri, aad, sizeof aad, blob, length, again);
+    if (!status && CRYPTO_memcmp(dek, again, HSM_DEK_SIZE) != 0)
+        status = error_raise(ENVELOPE_E_UNWRAP, "the token unwraps another key than it wrapped");
+    free(blob);
+    if (dek)
+        secslab_put(job->ring->deks, dek);
+    if (again)
+        secslab_put(job->ring->deks, again);
+    job->tried = !status;
+    return status ? error_context(status, "trying the KEK %s", uri) : ENVELOPE_OK;
+}
+
+/* The store's id of the wanted KEK. One that cannot be used gets none. */
+static envelope_status kek_id_of(struct rewrapping *job, const char *public_uri)
+{
+    struct store_ids ids;
+    envelope_status status = store_next_ids(job->opened, public_uri, &ids);
+    if (!status && !ids.kek_is_there)
+        status = try_kek(job, keyring_uri_to_use(job->ring, public_uri));
+    return status ? status : store_kek_ensure(job->opened, public_uri, clock_wall(), &job->kek_id);
+}
 
 static envelope_status find_kek(struct rewrapping *job, const struct store_key *key)
 {
@@ -44,7 +97,7 @@ static envelope_status find_kek(struct rewrapping *job, const struct store_key *
         char *public_uri = status ? NULL : hsm_public_uri(job->wanted->kek_uri);
         if (!public_uri)
             return error_status();
-        status = store_kek_ensure(job->opened, public_uri, clock_wall(), &job->kek_id);
+        status = kek_id_of(job, public_uri);
         free(public_uri);
     }
     if (status)
@@ -53,36 +106,11 @@ static envelope_status find_kek(struct rewrapping *job, const struct store_key *
     return job->uri ? ENVELOPE_OK : error_status();
 }
 
-/* Before the key is bound to it: what is wrapped under the new KEK must come back. */
-static envelope_status try_kek(const struct rewrapping *job)
-{
-    static const uint8_t aad[] = "envelope trial wrap";
-    uint8_t *dek = secslab_get(job->ring->deks), *again = secslab_get(job->ring->deks);
-    uint8_t *blob = NULL;
-    size_t length = 0;
-    hsm *token = job->ring->token;
-    envelope_status status = dek && again ? ENVELOPE_OK : error_status();
-    if (!status)
-        status = hsm_generate_dek(token, job->uri, dek);
-    if (!status)
-        status = hsm_wrap(token, job->uri, aad, sizeof aad, dek, &blob, &length);
-    if (!status)
-        status = hsm_unwrap(token, job->uri, aad, sizeof aad, blob, length, again);
-    if (!status && CRYPTO_memcmp(dek, again, HSM_DEK_SIZE) != 0)
-        status = error_raise(ENVELOPE_E_UNWRAP, "the token unwraps another key than it wrapped");
-    free(blob);
-    if (dek)
-        secslab_put(job->ring->deks, dek);
-    if (again)
-        secslab_put(job->ring->deks, again);
-    return status ? error_context(status, "trying the KEK %s", job->uri) : ENVELOPE_OK;
-}
-
-static envelope_status move_key(const struct rewrapping *job, const struct store_key *key)
+static envelope_status move_key(struct rewrapping *job, const struct store_key *key)
 {
     if (job->wanted->version != 0 || key->kek_id == job->kek_id)
         return ENVELOPE_OK;
-    envelope_status status = try_kek(job);
+    envelope_status status = try_kek(job, job->uri);
     if (status)
         return status;
     char what[64];
@@ -160,12 +188,11 @@ static envelope_status move_or_find_moved(struct rewrapping *job, const struct s
 static envelope_status move_versions(struct rewrapping *job, const char *name)
 {
     struct store_version *rows = NULL;
-    size_t count = 0, wanted = 0;
+    size_t count = 0;
     envelope_status status = store_versions(job->opened, name, &rows, &count);
     for (size_t i = 0; !status && i < count; i++) {
         if (!is_wanted(job, &rows[i]))
             continue;
-        wanted++;
         if (is_there(job, &rows[i]))
             job->done->kept++;
         else
@@ -175,9 +202,6 @@ static envelope_status move_versions(struct rewrapping *job, const char *name)
                           (unsigned)rows[i].version, job->done->moved + job->done->kept, count);
     }
     store_versions_free(rows, count);
-    if (!status && wanted == 0 && job->wanted->version != 0)
-        return error_raise(ENVELOPE_E_VERSION_UNKNOWN, "it has no version %u, or that one is destroyed",
-                           (unsigned)job->wanted->version);
     return status;
 }
 
@@ -189,6 +213,8 @@ static envelope_status rewrap(struct rewrapping *job, const char *name)
         status = keyring_store_id(job->ring, job->store_id);
     if (!status && key.state == STORE_KEY_DESTROYED)
         status = error_raise(ENVELOPE_E_KEY_STATE, "the key is destroyed");
+    if (!status)
+        status = check_version(job, name);
     if (!status)
         status = find_kek(job, &key);
     /* The key first: from then on nothing new comes under the old KEK, and one look at the versions sees all. */

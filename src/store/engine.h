@@ -25,6 +25,7 @@ struct store_engine {
     envelope_status (*kek_ensure)(store *opened, const char *uri, int64_t now, uint32_t *kek_id);
     envelope_status (*kek_find)(store *opened, uint32_t kek_id, struct store_kek *kek);
 
+    envelope_status (*next_ids)(store *opened, const char *kek_uri, struct store_ids *ids);
     envelope_status (*dek_id_reserve)(store *opened, uint32_t *dek_id);
     envelope_status (*key_create)(store *opened, const char *name, uint64_t message_limit,
                                   const struct store_new_version *first, const struct store_actor *actor);

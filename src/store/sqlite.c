@@ -96,6 +96,7 @@ const struct store_engine store_sqlite_engine = {
     .check = store_sqlite_check,
     .kek_ensure = store_sqlite_kek_ensure,
     .kek_find = store_sqlite_kek_find,
+    .next_ids = store_sqlite_next_ids,
     .dek_id_reserve = store_sqlite_dek_id_reserve,
     .key_create = store_sqlite_key_create,
     .key_rotate = store_sqlite_key_rotate,

@@ -171,7 +171,13 @@ envelope_status store_sqlite_change_counter(store *opened, uint64_t *counter);
 envelope_status store_sqlite_check(store *opened);
 envelope_status store_sqlite_kek_ensure(store *opened, const char *uri, int64_t now, uint32_t *kek_id);
 envelope_status store_sqlite_kek_find(store *opened, uint32_t kek_id, struct store_kek *kek);
+envelope_status store_sqlite_next_ids(store *opened, const char *kek_uri, struct store_ids *ids);
 envelope_status store_sqlite_dek_id_reserve(store *opened, uint32_t *dek_id);
+/* ENVELOPE_E_KEK_UNKNOWN if it has no row. */
+envelope_status store_sqlite_check_kek(struct connection *c, uint32_t kek_id);
+/* Inside the transaction that writes version: make sure of its ids, taking those that are next. Else STORE_CONFLICT,
+ * or ENVELOPE_E_ARGUMENT for an id that never came from the store. */
+envelope_status store_sqlite_take_ids(struct connection *c, const struct store_new_version *version);
 envelope_status store_sqlite_key_create(store *opened, const char *name, uint64_t message_limit,
                                         const struct store_new_version *first, const struct store_actor *actor);
 envelope_status store_sqlite_key_rotate(store *opened, const char *name, uint32_t expected_primary,

@@ -102,31 +102,6 @@ envelope_status store_sqlite_keys(store *opened, struct store_key **keys, size_t
 
 /* ---- a new version ---- */
 
-/* Ids come from the store, so a wrong one is a slip of the caller; the database would only say "constraint". */
-static envelope_status check_ids(struct connection *c, const struct store_new_version *version)
-{
-    static const char sql[] = "SELECT (SELECT next_dek_id FROM store_meta WHERE id = 1) > ?1, "
-                              "EXISTS (SELECT 1 FROM encryption_key_version WHERE dek_id = ?1), "
-                              "EXISTS (SELECT 1 FROM encryption_kek WHERE kek_id = ?2)";
-    struct query q = store_query(c, sql);
-    store_query_int(&q, version->dek_id);
-    store_query_int(&q, version->kek_id);
-    bool found = false;
-    envelope_status status = store_query_row(&q, &found);
-    if (status)
-        return status;
-    if (!store_query_get_int(&q, 0, 0, 1))
-        return error_raise(ENVELOPE_E_ARGUMENT, "store %s: DEK id %u was never reserved", c->sqlite->printed,
-                           (unsigned)version->dek_id);
-    if (store_query_get_int(&q, 1, 0, 1))
-        return error_raise(ENVELOPE_E_ARGUMENT, "store %s: DEK id %u is in use already", c->sqlite->printed,
-                           (unsigned)version->dek_id);
-    if (!store_query_get_int(&q, 2, 0, 1))
-        return error_raise(ENVELOPE_E_KEK_UNKNOWN, "store %s: it has no KEK %u", c->sqlite->printed,
-                           (unsigned)version->kek_id);
-    return store_query_sound(&q, "store_meta", 1);
-}
-
 static envelope_status insert_version(struct connection *c, int64_t key_id, uint32_t number, uint64_t message_limit,
                                       const struct store_new_version *version)
 {
@@ -173,7 +148,7 @@ static envelope_status create(struct connection *c, const char *name, uint64_t m
         return error_raise(ENVELOPE_E_KEY_EXISTS, "there is a key \"%s\" (%s) in the store %s already", name,
                            store_key_state_text(there.state), c->sqlite->printed);
     if (!status)
-        status = check_ids(c, first);
+        status = store_sqlite_take_ids(c, first);
     if (!status)
         status = insert_key(c, name, message_limit, first, &key_id);
     if (!status)
@@ -231,7 +206,7 @@ static envelope_status rotate(struct connection *c, const char *name, uint32_t e
     if (key.kek_id != next->kek_id)
         return error_raise(ENVELOPE_E_STORE_CONFLICT, "key \"%s\" was moved to another KEK: %u, not %u", name,
                            (unsigned)key.kek_id, (unsigned)next->kek_id);
-    status = check_ids(c, next);
+    status = store_sqlite_take_ids(c, next);
     if (!status)
         status = retire_primary(c, key_id, expected_primary, next->now);
     if (!status)

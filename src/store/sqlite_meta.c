@@ -1,4 +1,4 @@
-/* What belongs to the store as a whole: change counter, KEKs, DEK ids. */
+/* What belongs to the store as a whole: the change counter and the KEKs. */
 #include "store/sqlite.h"
 
 #include <stdlib.h>
@@ -118,37 +118,5 @@ envelope_status store_sqlite_kek_find(store *opened, uint32_t kek_id, struct sto
     status = store_sqlite_end(c, find_kek(c, kek_id, kek));
     if (status)
         store_kek_clear(kek);
-    return status;
-}
-
-/* ---- DEK ids ---- */
-
-static envelope_status reserve_dek_id(struct connection *c, uint32_t *dek_id)
-{
-    static const char sql[] = "UPDATE store_meta SET next_dek_id = next_dek_id + 1 "
-                              "WHERE id = 1 AND next_dek_id <= 4294967295 RETURNING next_dek_id - 1";
-    struct query q = store_query(c, sql);
-    bool found = false;
-    envelope_status status = store_query_row(&q, &found);
-    if (status)
-        return status;
-    if (!found)
-        return error_raise(ENVELOPE_E_STORE_UNAVAILABLE,
-                           "store %s: all 2^32 - 1 DEK ids are given out; new keys need a new store",
-                           c->sqlite->printed);
-    *dek_id = store_query_get_u32(&q, 0);
-    return store_query_sound(&q, "store_meta", 1);
-}
-
-/* Relaxed: the key that uses the id is written durably afterwards, and the log keeps their order. */
-envelope_status store_sqlite_dek_id_reserve(store *opened, uint32_t *dek_id)
-{
-    struct connection *c;
-    envelope_status status = store_sqlite_begin(store_sqlite_of(opened), TRANSACTION_WRITE_RELAXED, &c);
-    if (status)
-        return status;
-    status = store_sqlite_end(c, reserve_dek_id(c, dek_id));
-    if (status)
-        *dek_id = 0;
     return status;
 }

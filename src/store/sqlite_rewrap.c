@@ -5,7 +5,7 @@
 
 #include "base/error.h"
 
-static envelope_status check_kek(struct connection *c, uint32_t kek_id)
+envelope_status store_sqlite_check_kek(struct connection *c, uint32_t kek_id)
 {
     struct query q = store_query(c, "SELECT 1 FROM encryption_kek WHERE kek_id = ?");
     store_query_int(&q, kek_id);
@@ -43,7 +43,7 @@ static envelope_status rewrap(struct connection *c, const struct store_version *
         return error_raise(ENVELOPE_E_STORE_CONFLICT,
                            "version %u of key \"%s\" was rewrapped by somebody else: it is under KEK %u",
                            (unsigned)version->version, version->key_name, (unsigned)version->kek_id);
-    envelope_status status = check_kek(c, move->kek_id);
+    envelope_status status = store_sqlite_check_kek(c, move->kek_id);
     if (!status)
         status = update_blob(c, version->dek_id, move);
     return status ? status : store_sqlite_note(c, move->now, "rewrap", version->key_name, version->version, actor);
@@ -89,7 +89,7 @@ static envelope_status set_kek(struct connection *c, const char *name, uint32_t 
     if (key.kek_id != from_kek_id)
         return error_raise(ENVELOPE_E_STORE_CONFLICT, "key \"%s\" is under KEK %u, not %u; somebody else moved it",
                            name, (unsigned)key.kek_id, (unsigned)from_kek_id);
-    status = check_kek(c, kek_id);
+    status = store_sqlite_check_kek(c, kek_id);
     if (!status)
         status = update_key(c, key_id, kek_id);
     return status ? status : store_sqlite_note(c, now, "set-kek", name, 0, actor);

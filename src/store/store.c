@@ -34,20 +34,6 @@ static envelope_status check_name(const char *name)
                        text_printable(name, length, printed, sizeof printed));
 }
 
-static envelope_status check_new_version(const struct store_new_version *version)
-{
-    if (!version)
-        return argument("no version given");
-    if (version->dek_id == 0 || version->kek_id == 0)
-        return argument("a version needs the id of its DEK and of its KEK");
-    if (version->algorithm != STORE_AES_256_GCM)
-        return error_raise(ENVELOPE_E_ARGUMENT, "store: algorithm %d is unknown", (int)version->algorithm);
-    if (!version->blob || version->blob_length == 0 || version->blob_length > STORE_BLOB_MAX)
-        return error_raise(ENVELOPE_E_ARGUMENT, "store: a wrapped DEK has 1 to %d bytes, not %zu", STORE_BLOB_MAX,
-                           version->blob_length);
-    return ENVELOPE_OK;
-}
-
 static bool is_version_state(enum store_version_state state)
 {
     return state >= STORE_VERSION_ACTIVE && state <= STORE_VERSION_DESTROYED;
@@ -97,6 +83,20 @@ static envelope_status check_kek_uri(const char *uri)
 }
 
 /* ---- the store itself ---- */
+
+static envelope_status check_new_version(const struct store_new_version *version)
+{
+    if (!version)
+        return argument("no version given");
+    if (version->dek_id == 0 || version->kek_id == 0)
+        return argument("a version needs the id of its DEK and of its KEK");
+    if (version->algorithm != STORE_AES_256_GCM)
+        return error_raise(ENVELOPE_E_ARGUMENT, "store: algorithm %d is unknown", (int)version->algorithm);
+    if (!version->blob || version->blob_length == 0 || version->blob_length > STORE_BLOB_MAX)
+        return error_raise(ENVELOPE_E_ARGUMENT, "store: a wrapped DEK has 1 to %d bytes, not %zu", STORE_BLOB_MAX,
+                           version->blob_length);
+    return version->kek_uri ? check_kek_uri(version->kek_uri) : ENVELOPE_OK;
+}
 
 static const struct store_engine *engine_of(const char *url, const char **place)
 {
@@ -192,6 +192,13 @@ void store_kek_clear(struct store_kek *kek)
 }
 
 /* ---- keys and versions ---- */
+
+envelope_status store_next_ids(store *opened, const char *kek_uri, struct store_ids *ids)
+{
+    *ids = (struct store_ids){0};
+    envelope_status status = kek_uri ? check_kek_uri(kek_uri) : ENVELOPE_OK;
+    return status ? status : opened->engine->next_ids(opened, kek_uri, ids);
+}
 
 envelope_status store_dek_id_reserve(store *opened, uint32_t *dek_id)
 {

@@ -117,26 +117,41 @@ void store_kek_clear(struct store_kek *kek);
 
 /* ---- keys and versions ---- */
 
-/* A DEK id for a wrap that is about to be made; the AAD needs it before the row exists. Gaps are fine. */
+/*
+ * The AAD of a wrap has the ids of DEK and KEK in it, so they must be known before the row exists. There are two ways.
+ * store_next_ids() tells which would be next, and keeps them for nobody: the version takes them when it is written, in
+ * the same transaction, so that a wrap that is refused leaves no trace. If somebody else was faster the version is
+ * refused (STORE_CONFLICT), and has to be wrapped again. store_dek_id_reserve() hands out an id for good: where that
+ * happened, so that it cannot happen again and again. Gaps are fine.
+ */
+struct store_ids {
+    uint32_t dek_id;
+    uint32_t kek_id;   /* of the URI; 0 without one */
+    bool kek_is_there; /* it has a row; else kek_id is what it would get */
+};
+/* kek_uri may be NULL. */
+envelope_status store_next_ids(store *opened, const char *kek_uri, struct store_ids *ids);
 envelope_status store_dek_id_reserve(store *opened, uint32_t *dek_id);
 
 struct store_new_version {
-    uint32_t dek_id; /* reserved before */
+    uint32_t dek_id;
+    bool dek_id_is_next; /* of store_next_ids(), to be taken now; else reserved before */
     enum store_algorithm algorithm;
     uint32_t kek_id;
+    const char *kek_uri; /* of store_next_ids(): the KEK's row is made if it is not there. NULL: it is there */
     const uint8_t *blob;
     size_t blob_length;
     int64_t now;
 };
 
-/* The key and its version 1, active. ENVELOPE_E_KEY_NAME, ENVELOPE_E_KEY_EXISTS. */
+/* The key and its version 1, active. ENVELOPE_E_KEY_NAME, ENVELOPE_E_KEY_EXISTS, ENVELOPE_E_STORE_CONFLICT (ids). */
 envelope_status store_key_create(store *opened, const char *name, uint64_t message_limit,
                                  const struct store_new_version *first, const struct store_actor *actor);
 
 /*
  * Version expected_primary + 1 becomes the primary, the old one deactivated (a suspended one stays suspended).
  * ENVELOPE_E_STORE_CONFLICT if the primary is not expected_primary any more, or the key's KEK not that of next:
- * somebody else rotated, or moved the key to another KEK; read again.
+ * somebody else rotated, or moved the key to another KEK, or took the id that was next; read again.
  * ENVELOPE_E_KEY_UNKNOWN, ENVELOPE_E_KEY_STATE.
  */
 envelope_status store_key_rotate(store *opened, const char *name, uint32_t expected_primary,

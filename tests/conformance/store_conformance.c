@@ -15,6 +15,7 @@ int store_conformance(const struct store_factory *factory)
 {
     factory_in_use = factory;
     int failed = conformance_store_group();
+    failed += conformance_ids_group();
     failed += conformance_keys_group();
     failed += conformance_states_group();
     failed += conformance_rewrap_group();

@@ -69,6 +69,7 @@ void *conformance_shared(size_t size);
 void conformance_shared_free(void *memory, size_t size);
 
 int conformance_store_group(void);
+int conformance_ids_group(void);
 int conformance_keys_group(void);
 int conformance_states_group(void);
 int conformance_rewrap_group(void);

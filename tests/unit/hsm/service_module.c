@@ -201,7 +201,8 @@ static const char *last_text(void)
     return "the service has no configuration";
 }
 
-static const CK_ENVELOPE_KMS_FUNCTIONS service = {{1, 0}, rewrap, last_message, last_text};
+static const CK_ENVELOPE_KMS_FUNCTIONS service = {
+    .version = {1, 0}, .rewrap = rewrap, .last_message = last_message, .last_text = last_text};
 
 static void load(void)
 {

@@ -55,7 +55,12 @@ static int reads_but_does_not_write(const struct support *s, void *argument)
     store_history_free(rows, count);
     CHILD(store_check(opened), ENVELOPE_OK, NULL);
 
-    struct store_new_version next = {dek_id + 1, STORE_AES_256_GCM, 1, (const uint8_t *)"blob", 4, 1};
+    struct store_new_version next = {.dek_id = dek_id + 1,
+                                     .algorithm = STORE_AES_256_GCM,
+                                     .kek_id = 1,
+                                     .blob = (const uint8_t *)"blob",
+                                     .blob_length = 4,
+                                     .now = 1};
     CHILD(store_dek_id_reserve(opened, &dek_id), ENVELOPE_E_STORE_READ_ONLY, s->path);
     CHILD(store_key_rotate(opened, "k", 2, &next, &support_actor), ENVELOPE_E_STORE_READ_ONLY, s->path);
     CHILD(store_messages_reserve(opened, next.dek_id, 1, &granted, &reserved, &limit), ENVELOPE_E_STORE_READ_ONLY,
