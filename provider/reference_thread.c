@@ -184,6 +184,26 @@ RARE static envelope_status hold_begin(struct thread *thread, struct reference_h
     return ENVELOPE_OK;
 }
 
+/* One more message, if the keyring need not be asked for it. */
+static inline bool hold_serves(struct reference_hold *hold, bool counted, int64_t now)
+{
+    if (hold->begun != now || now == 0 || hold->generation != fork_generation() ||
+        (counted && hold->lease.messages == 0) || is_zero(hold->dek))
+        return false;
+    hold->lease.messages -= counted;
+    hold->lease.hits++;
+    return true;
+}
+
+const struct reference_hold *reference_thread_hit(const keyring *ring, const uint8_t *bytes, bool counted)
+{
+    const struct thread *thread = mine;
+    struct reference_hold *hold = thread ? thread->last : NULL;
+    if (!hold || hold->ring != ring || !hold->from_bytes || !is_same(hold->bytes, bytes))
+        return NULL;
+    return hold_serves(hold, counted, clock_monotonic_coarse()) ? hold : NULL;
+}
+
 envelope_status reference_thread_begin(keyring *ring, const uint8_t *bytes, uint32_t dek_id, bool counted,
                                        const struct reference_hold **found)
 {
@@ -201,13 +221,7 @@ envelope_status reference_thread_begin(keyring *ring, const uint8_t *bytes, uint
     thread->last = hold;
     *found = hold;
     int64_t now = clock_monotonic_coarse();
-    if (hold->begun == now && now != 0 && hold->generation == fork_generation() &&
-        (!counted || hold->lease.messages > 0) && !is_zero(hold->dek)) {
-        hold->lease.messages -= counted;
-        hold->lease.hits++;
-        return ENVELOPE_OK;
-    }
-    return hold_begin(thread, hold, counted, now);
+    return hold_serves(hold, counted, now) ? ENVELOPE_OK : hold_begin(thread, hold, counted, now);
 }
 
 void reference_thread_end(const keyring *ring)

@@ -2,28 +2,15 @@
 
 #include <string.h>
 
-#include <openssl/crypto.h>
-#include <openssl/evp.h>
-
 #include "base/error.h"
-#include "base/libctx.h"
 #include "base/wire.h"
+#include "keyring/reference.h"
 
-/* docs/wire-format.md, Key reference and Compact */
-enum {
-    REFERENCE_SIZE = 32,
-    REFERENCE_CHECKED = 20,
-    REFERENCE_CHECK_SIZE = 12,
-    REFERENCE_DEK_ID = 8,
-    REFERENCE_STORE_ID = 12,
-    COMPACT_OVERHEAD = 32
-};
-
-static const uint8_t reference_prefix[] = {'E', 'N', 'V', 'R', 'E', 'F', 1};
+enum { REFERENCE_SIZE = KEYRING_REFERENCE_SIZE, COMPACT_OVERHEAD = 32 }; /* docs/wire-format.md, Compact */
 
 static bool is_reference(const uint8_t *head, size_t length)
 {
-    return length == REFERENCE_SIZE && memcmp(head, reference_prefix, sizeof(reference_prefix)) == 0;
+    return length == REFERENCE_SIZE && keyring_reference_is(head);
 }
 
 /* The same as 64 hexadecimal digits, as people keep it in a file; a line end is allowed. */
@@ -39,33 +26,18 @@ static bool is_reference_text(const uint8_t *head, size_t length, uint8_t refere
     return text_unhex(digits, reference, REFERENCE_SIZE) && is_reference(reference, REFERENCE_SIZE);
 }
 
-static envelope_status check_reference(store *from, const uint8_t reference[REFERENCE_SIZE])
+static envelope_status read_reference(store *from, const uint8_t bytes[REFERENCE_SIZE], uint32_t *dek_id)
 {
-    static const char domain[] = "envelope reference v1";
-    uint8_t input[sizeof(domain) - 1 + REFERENCE_CHECKED];
-    memcpy(input, domain, sizeof(domain) - 1);
-    memcpy(input + sizeof(domain) - 1, reference, REFERENCE_CHECKED);
-    uint8_t digest[EVP_MAX_MD_SIZE];
-    size_t digest_length;
-    OSSL_LIB_CTX *context = libctx_private();
-    if (!context)
-        return error_status();
-    if (EVP_Q_digest(context, "SHA256", NULL, input, sizeof(input), digest, &digest_length) != 1)
-        return error_raise(ENVELOPE_E_CRYPTO, "OpenSSL computes no SHA-256");
-    if (CRYPTO_memcmp(digest, reference + REFERENCE_CHECKED, REFERENCE_CHECK_SIZE) != 0)
-        return error_raise(ENVELOPE_E_REFERENCE, "a key reference that is damaged: its check bytes do not match");
-
+    struct keyring_reference reference;
     uint8_t id[STORE_ID_SIZE];
-    envelope_status status = store_id(from, id);
-    if (status != ENVELOPE_OK)
-        return status;
-    if (memcmp(id, reference + REFERENCE_STORE_ID, STORE_ID_SIZE) == 0)
-        return ENVELOPE_OK;
-    char theirs[2 * STORE_ID_SIZE + 1], ours[2 * STORE_ID_SIZE + 1];
-    text_hex(reference + REFERENCE_STORE_ID, STORE_ID_SIZE, theirs);
-    text_hex(id, STORE_ID_SIZE, ours);
-    return error_raise(ENVELOPE_E_REFERENCE, "a key reference of another store: it names store %s, this is %s", theirs,
-                       ours);
+    envelope_status status = keyring_reference_read(bytes, &reference);
+    if (status == ENVELOPE_OK)
+        status = store_id(from, id);
+    if (status == ENVELOPE_OK)
+        status = keyring_reference_check_store(&reference, id);
+    if (status == ENVELOPE_OK)
+        *dek_id = reference.dek_id;
+    return status;
 }
 
 static envelope_status look_up(store *from, uint32_t dek_id, struct lifecycle_inspection *inspection)
@@ -118,8 +90,9 @@ envelope_status lifecycle_inspect(store *from, const uint8_t *head, size_t lengt
                                                                             : NULL;
     if (reference) {
         inspection->subject = LIFECYCLE_REFERENCE;
-        envelope_status status = check_reference(from, reference);
-        return status == ENVELOPE_OK ? look_up(from, wire_get_u32(reference + REFERENCE_DEK_ID), inspection) : status;
+        uint32_t named = 0;
+        envelope_status status = read_reference(from, reference, &named);
+        return status == ENVELOPE_OK ? look_up(from, named, inspection) : status;
     }
     if (length < COMPACT_OVERHEAD)
         return error_raise(ENVELOPE_E_DATA_TRUNCATED,

@@ -13,6 +13,7 @@
 
 #include "base/text.h"
 #include "keyring/keyring.h"
+#include "keyring/reference.h"
 #include "store/store.h"
 
 /* ---- setting up ---- */
@@ -89,7 +90,7 @@ envelope_status lifecycle_inspect(store *from, const uint8_t *head, size_t lengt
 
 /* ---- key references (docs/references.md) ---- */
 
-enum { LIFECYCLE_REFERENCE_SIZE = 32, LIFECYCLE_CANARY_SIZE = 32, LIFECYCLE_CANARY_IV_SIZE = 16 };
+enum { LIFECYCLE_REFERENCE_SIZE = KEYRING_REFERENCE_SIZE, LIFECYCLE_CANARY_SIZE = 32, LIFECYCLE_CANARY_IV_SIZE = 16 };
 
 struct lifecycle_reference {
     uint8_t bytes[LIFECYCLE_REFERENCE_SIZE];

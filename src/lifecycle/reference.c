@@ -8,26 +8,7 @@
 #include "base/error.h"
 #include "base/libctx.h"
 #include "base/secmem.h"
-#include "base/wire.h"
-
-/* docs/wire-format.md: "ENVREF" | 0x01 | flags u8 | DEK id u32 | store id 8 | check 12 */
-enum { DEK_ID_AT = 8, STORE_ID_AT = 12, CHECK_AT = 20, CHECK_SIZE = 12 };
-static const uint8_t prefix[] = {'E', 'N', 'V', 'R', 'E', 'F', 1, 0};
-static const char domain[] = "envelope reference v1";
-
-static envelope_status put_check(uint8_t bytes[LIFECYCLE_REFERENCE_SIZE])
-{
-    uint8_t input[sizeof(domain) - 1 + CHECK_AT], digest[EVP_MAX_MD_SIZE];
-    memcpy(input, domain, sizeof(domain) - 1);
-    memcpy(input + sizeof(domain) - 1, bytes, CHECK_AT);
-    OSSL_LIB_CTX *context = libctx_private();
-    if (!context)
-        return error_status();
-    if (EVP_Q_digest(context, "SHA256", NULL, input, sizeof(input), digest, NULL) != 1)
-        return error_raise(ENVELOPE_E_CRYPTO, "OpenSSL computes no SHA-256");
-    memcpy(bytes + CHECK_AT, digest, CHECK_SIZE);
-    return ENVELOPE_OK;
-}
+#include "keyring/reference.h"
 
 /* What no program could use is not handed out: its first use would be far from here. */
 static envelope_status check_state(const struct store_version *version)
@@ -43,10 +24,9 @@ static envelope_status check_state(const struct store_version *version)
 
 static envelope_status make_bytes(store *from, uint32_t dek_id, uint8_t bytes[LIFECYCLE_REFERENCE_SIZE])
 {
-    memcpy(bytes, prefix, sizeof(prefix));
-    wire_put_u32(bytes + DEK_ID_AT, dek_id);
-    envelope_status status = store_id(from, bytes + STORE_ID_AT);
-    return status == ENVELOPE_OK ? put_check(bytes) : status;
+    struct keyring_reference reference = {.dek_id = dek_id};
+    envelope_status status = store_id(from, reference.store_id);
+    return status == ENVELOPE_OK ? keyring_reference_write(&reference, bytes) : status;
 }
 
 envelope_status lifecycle_reference(store *from, const char *key, uint32_t version, struct lifecycle_reference *made)
