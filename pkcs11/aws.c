@@ -39,5 +39,6 @@ const struct backend aws_backend = {
     .reencrypt = true,
     .open = aws_open,
     .close = aws_close,
+    .is_also = aws_is_also,
     .step = step,
 };

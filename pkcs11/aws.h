@@ -42,6 +42,8 @@ void aws_add_base64(struct http_request *request, const char *name, const uint8_
 bool aws_add_context(struct http_request *request, const char *name, const uint8_t *aad, size_t length);
 /* The id a key of ours has in this region: a multi-region key's ARN is moved here. NULL with rv and error set. */
 char *aws_local_id(const struct aws *aws, struct backend_call *call, const char *key);
+/* Is name the ARN of the multi-region key id in another region? */
+bool aws_is_also(const char *id, const char *name, size_t length);
 
 /* --- aws_error.c --- */
 /*

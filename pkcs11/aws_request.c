@@ -91,6 +91,28 @@ bool aws_add_context(struct http_request *request, const char *name, const uint8
     return true;
 }
 
+/* arn:PARTITION:kms: and :ACCOUNT:key/mrk-ID; false if it is no ARN of a multi-region key. */
+static bool around_region(const char *arn, size_t length, size_t *before, size_t *after)
+{
+    static const char service[] = ":kms:", key[] = ":key/mrk-";
+    const char *at = memmem(arn, length, service, sizeof service - 1);
+    const char *region = at ? at + sizeof service - 1 : NULL;
+    const char *rest = region ? memchr(region, ':', length - (size_t)(region - arn)) : NULL;
+    if (!rest || !memmem(rest, length - (size_t)(rest - arn), key, sizeof key - 1))
+        return false;
+    *before = (size_t)(region - arn);
+    *after = length - (size_t)(rest - arn);
+    return true;
+}
+
+bool aws_is_also(const char *id, const char *name, size_t length)
+{
+    size_t id_length = strlen(id), before, after, name_before, name_after;
+    return around_region(id, id_length, &before, &after) && around_region(name, length, &name_before, &name_after) &&
+           before == name_before && after == name_after && memcmp(id, name, before) == 0 &&
+           memcmp(id + id_length - after, name + length - after, after) == 0;
+}
+
 char *aws_local_id(const struct aws *aws, struct backend_call *call, const char *key)
 {
     /* arn:PARTITION:kms:REGION:ACCOUNT:key/ID */

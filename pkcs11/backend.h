@@ -171,6 +171,8 @@ struct backend {
     /* Check the settings (error names the section and key), make the read-only state. No network. */
     envelope_status (*open)(const struct token_settings *settings, void **state);
     void (*close)(void *state);
+    /* Is this name, which is not the id, another id of the key? NULL: a key has one id. */
+    bool (*is_also)(const char *id, const char *name, size_t length);
     enum backend_step (*step)(const void *state, struct backend_call *call, const struct http_reply *reply,
                               struct http_request *request);
 };

@@ -139,22 +139,53 @@ static bool learn_name(struct keys *keys, const char *text, size_t entry, int64_
     return true;
 }
 
-/* The entry of this key, old or new; its description is replaced by the new one, its label stays what it was. */
-static bool learn_key(struct keys *keys, struct backend_key *learned, size_t *index)
+static bool add_alias(struct backend_key *key, const char *alias)
+{
+    size_t count = 0;
+    bool known = strcmp(key->label, alias) == 0;
+    for (; key->aliases && key->aliases[count]; count++)
+        known = known || strcmp(key->aliases[count], alias) == 0;
+    if (known)
+        return true;
+    char **aliases = reallocarray(key->aliases, count + 2, sizeof *aliases);
+    if (!aliases)
+        return false;
+    key->aliases = aliases;
+    aliases[count] = text_copy(alias);
+    aliases[count + 1] = NULL;
+    return aliases[count] != NULL;
+}
+
+/* Described by one of its names, a key does not tell the others: those it was found by before stay. */
+static bool keep_aliases(struct backend_key *learned, const struct backend_key *known, const char *label)
+{
+    bool ok = add_alias(learned, label);
+    for (char **alias = known->aliases; ok && alias && *alias; alias++)
+        ok = add_alias(learned, *alias);
+    return ok;
+}
+
+/*
+ * The entry of this key, old or new; its description is replaced by the new one, its label stays what it was. With
+ * all_names the description has every name of it.
+ */
+static bool learn_key(struct keys *keys, struct backend_key *learned, bool all_names, size_t *index)
 {
     for (size_t i = 0; i < keys->count; i++) {
         struct backend_key *known = &keys->entries[i].key;
         if (!known->id || strcmp(known->id, learned->id) != 0)
             continue;
-        free(learned->label);
+        char *label = learned->label;
         learned->label = known->label;
         known->label = NULL;
+        bool ok = all_names || keep_aliases(learned, known, label);
+        free(label);
         backend_key_clear(known);
         *known = *learned;
         *learned = (struct backend_key){0};
         keys->entries[i].gone = false;
         *index = i;
-        return true;
+        return ok;
     }
     struct entry *entries = reallocarray(keys->entries, keys->count + 1, sizeof *entries);
     if (!entries)
@@ -191,7 +222,7 @@ CK_RV keys_learn_all(struct keys *keys, struct backend_keys *learned, struct key
     names_clear(keys);
     for (size_t i = 0; ok && i < learned->count; i++) {
         size_t index;
-        ok = learn_key(keys, &learned->items[i], &index) && learn_names_of(keys, index, now) &&
+        ok = learn_key(keys, &learned->items[i], true, &index) && learn_names_of(keys, index, now) &&
              learn_name(keys, keys->entries[index].key.label, index, now) && list_add(keys, list, index);
     }
     keys->all_learned = ok ? now : 0;
@@ -206,7 +237,7 @@ CK_RV keys_learn_name(struct keys *keys, const char *name, struct backend_keys *
     pthread_mutex_lock(&keys->lock);
     if (learned->count) {
         size_t index;
-        ok = learn_key(keys, &learned->items[0], &index) && learn_names_of(keys, index, now) &&
+        ok = learn_key(keys, &learned->items[0], false, &index) && learn_names_of(keys, index, now) &&
              learn_name(keys, name, index, now) && list_add(keys, list, index);
     } else {
         struct name *known = find_name(keys, name);

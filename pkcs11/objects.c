@@ -449,6 +449,13 @@ static bool has_alias(const struct backend_key *key, const CK_ATTRIBUTE *label)
     return false;
 }
 
+static bool has_name(const struct backend *backend, const struct backend_key *key, const CK_ATTRIBUTE *name)
+{
+    if (name->type == CKA_LABEL)
+        return has_alias(key, name);
+    return name->type == CKA_ID && backend->is_also && backend->is_also(key->id, name->pValue, name->ulValueLen);
+}
+
 bool key_matches(const struct token_settings *settings, const struct backend *backend, const struct backend_key *key,
                  enum keys_part part, const CK_ATTRIBUTE *template, CK_ULONG count)
 {
@@ -457,7 +464,7 @@ bool key_matches(const struct token_settings *settings, const struct backend *ba
         CK_ATTRIBUTE has = {.type = template[i].type, .pValue = value, .ulValueLen = sizeof value};
         if (key_attribute(settings, backend, key, part, &has) == CKR_OK && same_value(&template[i], &has))
             continue;
-        if (template[i].type != CKA_LABEL || !has_alias(key, &template[i]))
+        if (!has_name(backend, key, &template[i]))
             return false;
     }
     return true;

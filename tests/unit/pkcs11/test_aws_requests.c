@@ -227,6 +227,31 @@ static void a_multi_region_key_is_addressed_in_the_tokens_region(void **state)
     assert_non_null(strstr(buffer_text(&rig->request.body), "arn:aws:kms:eu-west-1:123456789012:key/mrk-1234abcd"));
 }
 
+static void a_multi_region_key_is_found_by_its_arn_in_any_region(void **state)
+{
+    (void)state;
+    static const char here[] = "arn:aws:kms:eu-west-1:123456789012:key/mrk-1234abcd";
+    static const struct {
+        const char *name;
+        bool same;
+    } cases[] = {
+        {"arn:aws:kms:us-east-1:123456789012:key/mrk-1234abcd", true},
+        {"arn:aws:kms:ap-southeast-2:123456789012:key/mrk-1234abcd", true},
+        {"arn:aws:kms:us-east-1:123456789012:key/mrk-1234abce", false},
+        {"arn:aws:kms:us-east-1:123456789013:key/mrk-1234abcd", false},
+        {"arn:aws-cn:kms:us-east-1:123456789012:key/mrk-1234abcd", false},
+        {"arn:aws:kms:us-east-1:123456789012:key/1234abcd", false},
+        {"arn:aws:kms:us-east-1", false},
+        {"mrk-1234abcd", false},
+        {"", false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        assert_int_equal(aws_backend.is_also(here, cases[i].name, strlen(cases[i].name)), cases[i].same);
+    static const char single[] = "arn:aws:kms:eu-west-1:123456789012:key/1234abcd";
+    static const char other[] = "arn:aws:kms:us-east-1:123456789012:key/1234abcd";
+    assert_false(aws_backend.is_also(single, other, strlen(other)));
+}
+
 static void a_key_of_another_region_is_refused_before_anything_is_sent(void **state)
 {
     struct rig *rig = *state;
@@ -349,6 +374,7 @@ int main(void)
         T(errors_are_judged_by_their_name_not_their_status),
         T(a_dry_run_that_would_work_is_a_success),
         T(a_multi_region_key_is_addressed_in_the_tokens_region),
+        cmocka_unit_test(a_multi_region_key_is_found_by_its_arn_in_any_region),
         T(a_key_of_another_region_is_refused_before_anything_is_sent),
         T(reencrypt_names_both_keys_and_both_contexts),
         T(a_list_that_never_ends_is_refused),
