@@ -19,11 +19,12 @@ static enum backend_step step(const void *state, struct backend_call *call, cons
     case BACKEND_REWRAP:
     case BACKEND_RANDOM:
     case BACKEND_DATA_KEY:
-    case BACKEND_VERSIONS:
-    case BACKEND_ROTATE:
     case BACKEND_SET_VERSIONS: /* not offered, so never asked: token.c */
     case BACKEND_BATCH:
         break;
+    case BACKEND_VERSIONS:
+    case BACKEND_ROTATE:
+        return aws_step_rotate(state, call, reply, request);
     }
     return aws_step_crypt(state, call, reply, request);
 }
@@ -37,6 +38,9 @@ const struct backend aws_backend = {
     .oaep_sha256 = true,
     .random = true,
     .reencrypt = true,
+    .versions = true,
+    .rotate = true,
+    .data_key = aws_makes_data_key,
     .open = aws_open,
     .close = aws_close,
     .is_also = aws_is_also,

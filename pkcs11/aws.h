@@ -56,12 +56,16 @@ enum backend_step aws_bad_reply(struct backend_call *call, const char *action, c
 bool aws_xml_text(const struct buffer *body, const char *name, struct buffer *to);
 
 /* --- the steps --- */
+/* Every data key that C_Encrypt could wrap, with its associated data, as long as KMS makes them. */
+bool aws_makes_data_key(const struct backend_call *call);
 enum backend_step aws_step_crypt(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
                                  struct http_request *request);
 enum backend_step aws_step_keys(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
                                 struct http_request *request);
 enum backend_step aws_step_admin(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
                                  struct http_request *request);
+enum backend_step aws_step_rotate(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
+                                  struct http_request *request);
 enum backend_step aws_step_auth(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
                                 struct http_request *request);
 

@@ -33,6 +33,8 @@ static const struct meaning meanings[] = {
     {"InvalidKeyUsageException", FAIL, CKR_KEY_TYPE_INCONSISTENT, ENVELOPE_E_KEK_ATTRIBUTES,
      "the key is not meant for this"},
     {"UnsupportedOperationException", FAIL, CKR_FUNCTION_NOT_SUPPORTED, ENVELOPE_E_HSM, "not possible with this key"},
+    {"ConflictException", FAIL, CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED,
+     "a rotation of the key is under way or about to begin; try again later"},
     {"InvalidGrantTokenException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "check grant-tokens"},
     {"LimitExceededException", FAIL, CKR_DEVICE_MEMORY, ENVELOPE_E_HSM, "a quota of the account is used up"},
     {"AlreadyExistsException", FAIL, CKR_TEMPLATE_INCONSISTENT, ENVELOPE_E_KEY_EXISTS, "that alias is taken"},
@@ -189,8 +191,8 @@ enum backend_step aws_judge(struct backend_call *call, const char *action, const
     }
     read_error(call, reply, code);
     const struct meaning *meaning = meaning_of(code, reply->status);
-    bool dry =
-        call->dry_run && (call->op == BACKEND_ENCRYPT || call->op == BACKEND_DECRYPT || call->op == BACKEND_REWRAP);
+    bool dry = call->dry_run && (call->op == BACKEND_ENCRYPT || call->op == BACKEND_DECRYPT ||
+                                 call->op == BACKEND_REWRAP || call->op == BACKEND_DATA_KEY);
     if (meaning->judgement == WORKED && dry)
         return BACKEND_DONE;
     const char *key = call->key ? call->key : "";

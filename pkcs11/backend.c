@@ -100,3 +100,22 @@ enum backend_step backend_fail(struct backend_call *call, CK_RV rv, envelope_sta
     call->rv = rv;
     return BACKEND_FAILED;
 }
+
+void backend_fail_item(struct backend_item *item, CK_RV rv, envelope_status raised)
+{
+    backend_item_reset(item);
+    item->settled = true;
+    item->rv = rv;
+    item->status = raised;
+    item->text = strdup(error_text());
+}
+
+void backend_item_reset(struct backend_item *item)
+{
+    free(item->text);
+    item->text = NULL;
+    item->settled = item->plaintext_left = false;
+    item->rv = CKR_OK;
+    item->status = ENVELOPE_OK;
+    item->out_at = item->out_length = 0;
+}

@@ -101,6 +101,8 @@ struct backend_item {
     bool settled; /* false: the request it was in failed, with the call's rv */
     bool plaintext_left;
     CK_RV rv;
+    envelope_status status; /* of a failure, with its text (malloc'ed, may be NULL) */
+    char *text;
     size_t out_at, out_length;
 };
 
@@ -189,6 +191,10 @@ void backend_note(struct backend_call *call, const char *code, const char *messa
 /* A zeroed key at the end of call->keys; NULL with the error and rv set. */
 struct backend_key *backend_add_key(struct backend_call *call);
 void backend_key_clear(struct backend_key *key);
+/* The same for one item: it is settled. */
+void backend_fail_item(struct backend_item *item, CK_RV rv, envelope_status raised);
+/* As at first. */
+void backend_item_reset(struct backend_item *item);
 /* Set rv and return BACKEND_FAILED: `return backend_fail(call, CKR_…, error_raise(…));` */
 enum backend_step backend_fail(struct backend_call *call, CK_RV rv, envelope_status raised);
 

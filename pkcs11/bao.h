@@ -4,7 +4,9 @@
  * bao_backend.c  settings checked, calls handed out
  * bao_auth.c     logging in and renewing
  * bao_keys.c     list, describe, create, delete
- * bao_crypto.c   encrypt, decrypt, rewrap, random
+ * bao_versions.c versions of keys: read, rotate, limits
+ * bao_crypto.c   encrypt, decrypt, rewrap, data keys, random
+ * bao_batch.c    the same for many pieces at once
  * bao_message.c  request bytes, and what replies and refusals mean
  */
 #ifndef PKCS11_BAO_H
@@ -21,7 +23,13 @@ enum {
     /* "vault:v", ten digits, ":" and the base64 of plaintext, nonce and tag; rounded up. */
     BAO_CIPHERTEXT_MAX = 5632,
     /* Of one request to the random number generator; the service refuses more than twice this. */
-    BAO_RANDOM_MAX = 65536
+    BAO_RANDOM_MAX = 65536,
+    /*
+     * Of one batch: with base64 and the words around each piece, request and reply stay below HTTP_REPLY_MAX; and
+     * OpenBao takes no request of more than 1,000 strings (max_request_json_strings), of which a piece has four.
+     */
+    BAO_BATCH_ITEMS = 200,
+    BAO_BATCH_BYTES = 1 << 19
 };
 
 /* The read-only state. Texts are owned; settings outlive it. */
@@ -46,7 +54,7 @@ struct bao_work {
 
 struct bao_key_facts {
     char type[32];
-    uint32_t latest, min_decryption;
+    uint32_t latest, min_decryption, min_encryption;
     bool derived, exportable, soft_deleted;
     bool encrypts, decrypts;
     json_t *versions; /* the reply's */
@@ -73,6 +81,18 @@ enum backend_step bao_rewrap(const struct bao *bao, struct backend_call *call, c
                              struct http_request *request);
 enum backend_step bao_random(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                              struct http_request *request);
+enum backend_step bao_data_key(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                               struct http_request *request);
+/* Can the engine do it alone? It binds no associated data to data keys, and knows three lengths. */
+bool bao_makes_data_key(const struct backend_call *call);
+enum backend_step bao_versions(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                               struct http_request *request);
+enum backend_step bao_rotate(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                             struct http_request *request);
+enum backend_step bao_set_versions(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                                   struct http_request *request);
+enum backend_step bao_batch(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                            struct http_request *request);
 
 /* ---- requests (bao_message.c) ---- */
 
@@ -85,10 +105,14 @@ bool bao_is_key_name(const char *name);
 bool bao_request(const struct bao *bao, struct backend_call *call, struct http_request *request,
                  enum http_method method, const char *token, const char *path, ...)
     __attribute__((format(printf, 6, 7)));
+/* The bytes in base64 and quotes: `"aGk="`. */
+void bao_append_base64(struct buffer *to, const uint8_t *bytes, size_t count);
 /* `"name":"base64"` in the body. */
 void bao_body_base64(struct http_request *request, const char *name, const uint8_t *bytes, size_t count);
 /* `"name":"text"`. */
 void bao_body_text(struct http_request *request, const char *name, const char *text);
+/* `"name":7`. */
+void bao_body_number(struct http_request *request, const char *name, uint64_t number);
 /* BACKEND_SEND, once the body is known to be whole; call->stage becomes stage. */
 enum backend_step bao_send(struct backend_call *call, struct http_request *request, unsigned stage);
 /* Ask for a key's description. */
@@ -114,8 +138,26 @@ bool bao_integer(const json_t *value, int64_t *number);
  */
 bool bao_accepted(const struct bao *bao, struct backend_call *call, const struct http_reply *reply, const char *doing,
                   const char *on, const json_t **root, enum backend_step *step);
+/* What the engine says of one piece of a batch, judged by its words as those of a whole reply are. */
+void bao_refuse_item(const struct bao *bao, struct backend_call *call, struct backend_item *item, const char *words,
+                     const char *doing, const char *on);
 /* A reply that has status 2xx and not what it must have. */
 enum backend_step bao_malformed(struct backend_call *call, const char *doing, const char *on, const char *missing);
+
+/* ---- pieces of encryption (bao_crypto.c) ---- */
+
+enum backend_step bao_refuse_name(const struct bao *bao, struct backend_call *call, const char *key);
+/* `vault:v<digits>:<base64>`, nothing that would have to be escaped in JSON: where the base64 begins, or NULL. */
+const char *bao_ciphertext_payload(const char *text, size_t length);
+/* The ciphertext member of a reply (or of one item of it); NULL if it is none. */
+const char *bao_ciphertext_of(const json_t *object);
+/* The plaintext member, decoded and appended; false if it is none. */
+bool bao_take_plaintext(struct backend_call *call, const json_t *object, struct buffer *to);
+/* The engine's rewrap serves only within one key and without associated data. */
+bool bao_rewraps_inside(const char *key, const char *key_to, size_t aad_length, size_t aad_to_length);
+/* The key's description, just read, allows encrypting: DONE, else FAILED with rv and the error set. */
+enum backend_step bao_check_encrypts(const struct bao *bao, struct backend_call *call, const json_t *root,
+                                     const char *key, bool oaep);
 
 /* ---- keys (bao_keys.c) ---- */
 

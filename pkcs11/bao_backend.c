@@ -207,12 +207,16 @@ static enum backend_step hand_out(const struct bao *state, struct backend_call *
         return bao_rewrap(state, call, reply, request);
     case BACKEND_RANDOM:
         return bao_random(state, call, reply, request);
-    case BACKEND_DATA_KEY: /* not offered, so never asked: token.c */
+    case BACKEND_DATA_KEY:
+        return bao_data_key(state, call, reply, request);
     case BACKEND_VERSIONS:
+        return bao_versions(state, call, reply, request);
     case BACKEND_ROTATE:
+        return bao_rotate(state, call, reply, request);
     case BACKEND_SET_VERSIONS:
+        return bao_set_versions(state, call, reply, request);
     case BACKEND_BATCH:
-        break;
+        return bao_batch(state, call, reply, request);
     }
     return backend_fail(call, CKR_GENERAL_ERROR, error_raise(ENVELOPE_E_INTERNAL, "OpenBao: no such operation"));
 }
@@ -239,6 +243,12 @@ const struct backend bao_backend = {
     .oaep_sha256 = true,
     .random = true,
     .reencrypt = true,
+    .versions = true,
+    .rotate = true,
+    .min_versions = true,
+    .data_key = bao_makes_data_key,
+    .batch_items = BAO_BATCH_ITEMS,
+    .batch_bytes = BAO_BATCH_BYTES,
     .open = bao_open,
     .close = bao_close,
     .step = bao_step,

@@ -10,8 +10,7 @@
 static const char prefix[] = "vault:v";
 enum { PREFIX_LENGTH = sizeof prefix - 1 };
 
-/* `vault:v<digits>:<base64>`: nothing that would have to be escaped in JSON. The payload, or NULL. */
-static const char *ciphertext_payload(const char *text, size_t length)
+const char *bao_ciphertext_payload(const char *text, size_t length)
 {
     static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=";
     size_t at = PREFIX_LENGTH;
@@ -27,19 +26,25 @@ static const char *ciphertext_payload(const char *text, size_t length)
     return text + at + 1;
 }
 
-static enum backend_step refuse_name(const struct bao *bao, struct backend_call *call, const char *key)
+enum backend_step bao_refuse_name(const struct bao *bao, struct backend_call *call, const char *key)
 {
     return backend_fail(call, CKR_KEY_HANDLE_INVALID,
                         error_raise(ENVELOPE_E_KEK_UNKNOWN, "OpenBao token \"%s\": \"%s\" cannot be a transit key",
                                     bao->settings->label, key ? key : ""));
 }
 
+const char *bao_ciphertext_of(const json_t *object)
+{
+    const char *text = json_member(object, "ciphertext");
+    return text && strlen(text) <= BAO_CIPHERTEXT_MAX && bao_ciphertext_payload(text, strlen(text)) ? text : NULL;
+}
+
 /* The ciphertext of a reply into call->out: as it stands, or for OAEP the bare bytes that PKCS#11 knows. */
 static enum backend_step take_ciphertext(struct backend_call *call, const json_t *root, const char *doing,
                                          const char *key, bool bare)
 {
-    const char *text = json_member(json_object_get(root, "data"), "ciphertext");
-    const char *payload = text && strlen(text) <= BAO_CIPHERTEXT_MAX ? ciphertext_payload(text, strlen(text)) : NULL;
+    const char *text = bao_ciphertext_of(json_object_get(root, "data"));
+    const char *payload = text ? bao_ciphertext_payload(text, strlen(text)) : NULL;
     bool taken = payload != NULL;
     if (taken && !call->dry_run && bare)
         taken = buffer_append_unbase64(&call->out, payload, strlen(payload));
@@ -52,10 +57,10 @@ static enum backend_step take_ciphertext(struct backend_call *call, const json_t
     return BACKEND_DONE;
 }
 
-static bool take_plaintext(struct backend_call *call, const json_t *root, struct buffer *to)
+bool bao_take_plaintext(struct backend_call *call, const json_t *object, struct buffer *to)
 {
     size_t length, before = to->length;
-    const char *text = bao_secret(call, json_object_get(root, "data"), "plaintext", &length);
+    const char *text = bao_secret(call, object, "plaintext", &length);
     return text && length <= (BAO_PLAINTEXT_MAX + 2) / 3 * 4 && buffer_append_unbase64(to, text, length) &&
            to->length - before <= BAO_PLAINTEXT_MAX;
 }
@@ -81,7 +86,7 @@ static enum backend_step encrypt_begin(const struct bao *bao, struct backend_cal
                                        const struct plain *plain)
 {
     if (!bao_is_key_name(plain->key))
-        return refuse_name(bao, call, plain->key);
+        return bao_refuse_name(bao, call, plain->key);
     if (plain->length > BAO_PLAINTEXT_MAX)
         return backend_fail(
             call, CKR_DATA_LEN_RANGE,
@@ -91,26 +96,35 @@ static enum backend_step encrypt_begin(const struct bao *bao, struct backend_cal
     return bao_send_read_key(bao, call, request, plain->key, ENCRYPT_KEY);
 }
 
-static enum backend_step encrypt_send(const struct bao *bao, struct backend_call *call, const json_t *root,
-                                      struct http_request *request, const struct plain *plain)
+enum backend_step bao_check_encrypts(const struct bao *bao, struct backend_call *call, const json_t *root,
+                                     const char *key, bool oaep)
 {
     struct bao_key_facts facts;
     enum backend_key_type kind;
     unsigned bits;
     if (!bao_read_facts(root, &facts))
-        return bao_malformed(call, "read key", plain->key, "key description");
+        return bao_malformed(call, "read key", key, "key description");
     const char *state = bao_key_unusable(&facts);
     if (state || !facts.encrypts)
         return backend_fail(call, CKR_KEY_FUNCTION_NOT_PERMITTED,
                             error_raise(ENVELOPE_E_KEK_REFUSED,
                                         "OpenBao token \"%s\": key \"%s\" cannot be used to encrypt: %s",
-                                        bao->settings->label, plain->key, state ? state : "its type does not"));
-    if (!bao_key_kind(facts.type, &kind, &bits) || (kind == BACKEND_KEY_RSA) != plain->oaep)
+                                        bao->settings->label, key, state ? state : "its type does not"));
+    if (!bao_key_kind(facts.type, &kind, &bits) || (kind == BACKEND_KEY_RSA) != oaep)
         return backend_fail(call, CKR_KEY_TYPE_INCONSISTENT,
                             error_raise(ENVELOPE_E_KEK_REFUSED,
                                         "OpenBao token \"%s\": key \"%s\" is of type %s, which this mechanism does "
                                         "not take",
-                                        bao->settings->label, plain->key, facts.type));
+                                        bao->settings->label, key, facts.type));
+    return BACKEND_DONE;
+}
+
+static enum backend_step encrypt_send(const struct bao *bao, struct backend_call *call, const json_t *root,
+                                      struct http_request *request, const struct plain *plain)
+{
+    enum backend_step step = bao_check_encrypts(bao, call, root, plain->key, plain->oaep);
+    if (step != BACKEND_DONE)
+        return step;
     if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/encrypt/%s", bao->mount, plain->key))
         return BACKEND_FAILED;
     bao_body_base64(request, "plaintext", plain->bytes, plain->length);
@@ -183,9 +197,9 @@ static enum backend_step decrypt_send(const struct bao *bao, struct backend_call
                                       const char *verb)
 {
     if (!bao_is_key_name(call->key))
-        return refuse_name(bao, call, call->key);
+        return bao_refuse_name(bao, call, call->key);
     const char *text = (const char *)call->in;
-    if (call->in_length > BAO_CIPHERTEXT_MAX || !ciphertext_payload(text, call->in_length))
+    if (call->in_length > BAO_CIPHERTEXT_MAX || !bao_ciphertext_payload(text, call->in_length))
         return refuse_ciphertext(bao, call);
     if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/%s/%s", bao->mount, verb, call->key))
         return BACKEND_FAILED;
@@ -199,7 +213,7 @@ static enum backend_step decrypt_send(const struct bao *bao, struct backend_call
 
 static enum backend_step take_decrypted(struct backend_call *call, const json_t *root, struct buffer *to)
 {
-    if (!take_plaintext(call, root, to))
+    if (!bao_take_plaintext(call, json_object_get(root, "data"), to))
         return bao_malformed(call, "decrypt with key", call->key, "data.plaintext");
     if (call->dry_run)
         buffer_clear(to);
@@ -253,7 +267,7 @@ static enum backend_step decrypt_oaep(const struct bao *bao, struct backend_call
     enum backend_step step;
     if (!reply) {
         if (!bao_is_key_name(call->key))
-            return refuse_name(bao, call, call->key);
+            return bao_refuse_name(bao, call, call->key);
         return bao_send_read_key(bao, call, request, call->key, DECRYPT_KEY);
     }
     const char *doing = call->stage == DECRYPT_KEY ? "read key" : "decrypt with key";
@@ -290,15 +304,15 @@ enum { REWRAP_REPLY = 5, REWRAP_DECRYPTED };
  * The engine's own rewrap moves a ciphertext to the newest version of the same key, and ignores associated data. So it
  * serves only where there is none; every other move is decrypt and encrypt, with the plaintext in secret memory here.
  */
-static bool rewraps_inside(const struct backend_call *call)
+bool bao_rewraps_inside(const char *key, const char *key_to, size_t aad_length, size_t aad_to_length)
 {
-    return strcmp(call->key, call->key_to) == 0 && !(call->has_aad && call->aad_length) &&
-           !(call->has_aad_to && call->aad_to_length);
+    return strcmp(key, key_to) == 0 && !aad_length && !aad_to_length;
 }
 
 static enum backend_step rewrap_begin(const struct bao *bao, struct backend_call *call, struct http_request *request)
 {
-    bool inside = rewraps_inside(call);
+    bool inside = bao_rewraps_inside(call->key, call->key_to, call->has_aad ? call->aad_length : 0,
+                                     call->has_aad_to ? call->aad_to_length : 0);
     enum backend_step step = decrypt_send(bao, call, request, inside ? "rewrap" : "decrypt");
     if (step == BACKEND_SEND)
         call->stage = inside ? REWRAP_REPLY : REWRAP_DECRYPTED;
@@ -324,10 +338,57 @@ enum backend_step bao_rewrap(const struct bao *bao, struct backend_call *call, c
         return step;
     if (call->stage == REWRAP_REPLY)
         return take_ciphertext(call, root, "rewrap with key", call->key, false);
-    if (!take_plaintext(call, root, &work->secret))
+    if (!bao_take_plaintext(call, json_object_get(root, "data"), &work->secret))
         return bao_malformed(call, "decrypt with key", call->key, "data.plaintext");
     call->plaintext_left = true;
     return encrypt_begin(bao, call, request, &(struct plain){call->key_to, NULL, work->secret.length, NULL, 0, false});
+}
+
+/* ---- data keys ---- */
+
+enum { DATA_KEY_READ = 30, DATA_KEY_REPLY };
+
+bool bao_makes_data_key(const struct backend_call *call)
+{
+    return !(call->has_aad && call->aad_length) && (call->length == 16 || call->length == 32 || call->length == 64);
+}
+
+static enum backend_step data_key_send(const struct bao *bao, struct backend_call *call, struct http_request *request)
+{
+    if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/datakey/%s/%s", bao->mount,
+                     call->wants_plaintext ? "plaintext" : "wrapped", call->key))
+        return BACKEND_FAILED;
+    bao_body_number(request, "bits", call->length * 8);
+    return bao_send(call, request, DATA_KEY_REPLY);
+}
+
+/* The key is read first, as before every encryption: it may be of a kind that shall encrypt nothing new. */
+enum backend_step bao_data_key(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
+                               struct http_request *request)
+{
+    const json_t *root;
+    enum backend_step step;
+    if (!reply) {
+        if (!bao_is_key_name(call->key))
+            return bao_refuse_name(bao, call, call->key);
+        return bao_send_read_key(bao, call, request, call->key, DATA_KEY_READ);
+    }
+    bool reading = call->stage == DATA_KEY_READ;
+    if (!bao_accepted(bao, call, reply, reading ? "read key" : "make a data key with key", call->key, &root, &step))
+        return step;
+    if (reading) {
+        step = bao_check_encrypts(bao, call, root, call->key, false);
+        return step == BACKEND_DONE ? data_key_send(bao, call, request) : step;
+    }
+    step = take_ciphertext(call, root, "make a data key with key", call->key, false);
+    if (step != BACKEND_DONE || !call->wants_plaintext)
+        return step;
+    if (!bao_take_plaintext(call, json_object_get(root, "data"), &call->plaintext) ||
+        call->plaintext.length != call->length)
+        return bao_malformed(call, "make a data key with key", call->key, "data.plaintext");
+    if (call->dry_run)
+        buffer_clear(&call->plaintext);
+    return BACKEND_DONE;
 }
 
 /* ---- random ---- */

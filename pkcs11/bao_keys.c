@@ -66,7 +66,8 @@ bool bao_read_facts(const json_t *root, struct bao_key_facts *facts)
     facts->decrypts = json_is_true(json_object_get(data, "supports_decryption"));
     return bao_text(json_object_get(data, "type"), facts->type, sizeof facts->type) &&
            version_number(data, "latest_version", &facts->latest) && facts->latest > 0 &&
-           version_number(data, "min_decryption_version", &facts->min_decryption) && json_is_object(facts->versions);
+           version_number(data, "min_decryption_version", &facts->min_decryption) &&
+           version_number(data, "min_encryption_version", &facts->min_encryption) && json_is_object(facts->versions);
 }
 
 /* ---- one version's time and public key ---- */

@@ -1,5 +1,6 @@
 #include "bao.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,12 +69,25 @@ static void begin_member(struct http_request *request, const char *name)
     buffer_append_text(&request->body, "\":");
 }
 
+void bao_append_base64(struct buffer *to, const uint8_t *bytes, size_t count)
+{
+    buffer_append_text(to, "\"");
+    buffer_append_base64(to, bytes, count);
+    buffer_append_text(to, "\"");
+}
+
 void bao_body_base64(struct http_request *request, const char *name, const uint8_t *bytes, size_t count)
 {
     begin_member(request, name);
-    buffer_append_text(&request->body, "\"");
-    buffer_append_base64(&request->body, bytes, count);
-    buffer_append_text(&request->body, "\"");
+    bao_append_base64(&request->body, bytes, count);
+}
+
+void bao_body_number(struct http_request *request, const char *name, uint64_t number)
+{
+    char digits[24];
+    snprintf(digits, sizeof digits, "%" PRIu64, number);
+    begin_member(request, name);
+    buffer_append_text(&request->body, digits);
 }
 
 void bao_body_text(struct http_request *request, const char *name, const char *text)
@@ -113,7 +127,7 @@ struct refusal {
 
 static const struct refusal refusals[] = {
     {"is sealed", CKR_DEVICE_REMOVED, ENVELOPE_E_HSM_UNAVAILABLE, "an operator must unseal it"},
-    {"encryption key not found", CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "was it deleted?"},
+    {"key not found", CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "was it deleted?"},
     {"could not delete key; not found", CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "was it deleted already?"},
     {"no existing key named", CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "was it deleted?"},
     {"soft-deleted", CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED, "restore it to use it again"},
@@ -121,6 +135,10 @@ static const struct refusal refusals[] = {
      "the key's min_decryption_version is newer than this ciphertext"},
     {"deletion is not allowed", CKR_ACTION_PROHIBITED, ENVELOPE_E_KEK_REFUSED,
      "set deletion_allowed=true in the key's config first"},
+    {"cannot set min", CKR_ARGUMENTS_BAD, ENVELOPE_E_ARGUMENT, "see the key's versions"},
+    {"should not be less", CKR_ARGUMENTS_BAD, ENVELOPE_E_ARGUMENT, "older versions were trimmed away"},
+    {"due to high complexity", CKR_DEVICE_ERROR, ENVELOPE_E_HSM,
+     "its listener allows less than the 1,000 strings of max_request_json_strings"},
     {"missing 'context'", CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED, "derived keys are not supported"},
     {"not supported for key type", CKR_KEY_TYPE_INCONSISTENT, ENVELOPE_E_KEK_REFUSED, "use another key"},
     {"for non-AEAD", CKR_KEY_TYPE_INCONSISTENT, ENVELOPE_E_KEK_REFUSED, "use an aes256-gcm96 key"},
@@ -267,6 +285,21 @@ static enum backend_step refuse(const struct bao *bao, struct backend_call *call
     return backend_fail(call, known->rv,
                         error_raise(known->status, "OpenBao token \"%s\": cannot %s \"%s\": %s; %s",
                                     bao->settings->label, doing, on, call->service_message, known->advice));
+}
+
+void bao_refuse_item(const struct bao *bao, struct backend_call *call, struct backend_item *item, const char *words,
+                     const char *doing, const char *on)
+{
+    char raw[sizeof call->service_message];
+    snprintf(raw, sizeof raw, "%s", words);
+    tidy(raw);
+    backend_note(call, "batch item", raw, NULL);
+    const struct refusal *known = find_refusal(call->service_message);
+    const char *label = bao->settings->label;
+    backend_fail_item(item, known ? known->rv : CKR_FUNCTION_FAILED,
+                      error_raise(known ? known->status : ENVELOPE_E_HSM,
+                                  "OpenBao token \"%s\": cannot %s \"%s\": %s%s%s", label, doing, on,
+                                  call->service_message, known ? "; " : "", known ? known->advice : ""));
 }
 
 enum backend_step bao_malformed(struct backend_call *call, const char *doing, const char *on, const char *missing)

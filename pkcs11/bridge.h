@@ -104,6 +104,7 @@ CK_RV call_enter_slot(struct call *call, CK_SLOT_ID slot);
 CK_RV call_leave(struct call *call, CK_RV rv);
 /* token_run, its outcome noted in the session. */
 CK_RV call_run(struct call *call, struct backend_call *request);
+CK_RV call_run_until(struct call *call, struct backend_call *request, int64_t deadline);
 /* With ENVELOPE_KMS_LOG=stderr a failure's text is printed: foreign programs show the number only. */
 void call_log(CK_RV rv);
 /* Likewise, when a token is opened, what its user should know of it. */
@@ -126,6 +127,8 @@ CK_RV crypt_prepare(struct call *call, struct operation *operation, enum operati
                     const CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key);
 /* One piece in, operation->result out. */
 CK_RV crypt_run(struct call *call, struct operation *operation, const uint8_t *in, size_t length);
+/* A key of the service by its handle: the name used in every call, to be freed. */
+CK_RV crypt_key_id(struct call *call, CK_OBJECT_HANDLE handle, char **id);
 /* The most that can come out of `length` bytes. */
 size_t crypt_bound(const struct call *call, const struct operation *operation, size_t length);
 

@@ -56,6 +56,14 @@ void buffer_append_text(struct buffer *buffer, const char *text)
     buffer_append(buffer, text, strlen(text));
 }
 
+void buffer_truncate(struct buffer *buffer, size_t length)
+{
+    if (length >= buffer->length)
+        return;
+    secmem_wipe(buffer->bytes + length, buffer->length - length);
+    buffer->length = length;
+}
+
 void buffer_reset(struct buffer *buffer)
 {
     if (buffer->bytes)

@@ -26,6 +26,8 @@ void buffer_append(struct buffer *buffer, const void *bytes, size_t count);
 void buffer_append_text(struct buffer *buffer, const char *text);
 /* Room for count more bytes at the end, uncounted until buffer_grow_by; NULL if there is none. */
 uint8_t *buffer_reserve(struct buffer *buffer, size_t count);
+/* Wipe and drop what is beyond length. */
+void buffer_truncate(struct buffer *buffer, size_t length);
 /* Forget the contents (wiped), keep the memory. */
 void buffer_reset(struct buffer *buffer);
 /* Wipe and release; afterwards as {0}. */

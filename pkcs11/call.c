@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "local.h"
 
@@ -89,7 +90,12 @@ CK_RV call_leave(struct call *call, CK_RV rv)
 
 CK_RV call_run(struct call *call, struct backend_call *request)
 {
-    CK_RV rv = token_run(call->token, request);
+    return call_run_until(call, request, clock_monotonic() + call->token->settings->deadline);
+}
+
+CK_RV call_run_until(struct call *call, struct backend_call *request, int64_t deadline)
+{
+    CK_RV rv = token_run_until(call->token, request, deadline);
     if (!call->session)
         return rv;
     call->asked = true;

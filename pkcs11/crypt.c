@@ -45,6 +45,26 @@ static CK_RV take_oaep_params(const struct backend *backend, const CK_MECHANISM 
     return CKR_OK;
 }
 
+static CK_RV refuse_handle(struct call *call, CK_OBJECT_HANDLE handle)
+{
+    pthread_mutex_lock(&call->bridge->lock);
+    bool session_key = objects_find(&call->bridge->objects[call->session->slot - 1], handle);
+    pthread_mutex_unlock(&call->bridge->lock);
+    return session_key ? call_refuse(CKR_KEY_FUNCTION_NOT_PERMITTED, "a session key can be wrapped, no more")
+                       : call_refuse(CKR_KEY_HANDLE_INVALID, "there is no such key on this token now");
+}
+
+CK_RV crypt_key_id(struct call *call, CK_OBJECT_HANDLE handle, char **id)
+{
+    enum keys_part part;
+    const struct backend_key *key = keys_acquire(call->token->keys, handle, &part);
+    if (!key)
+        return refuse_handle(call, handle);
+    *id = text_copy(key->id);
+    keys_release(call->token->keys);
+    return *id ? CKR_OK : CKR_HOST_MEMORY;
+}
+
 /* The key must be one of the service's, of the mechanism's kind, and its right half. */
 static CK_RV take_key(struct call *call, struct operation *operation, enum operation_kind kind, CK_OBJECT_HANDLE handle)
 {
@@ -52,13 +72,8 @@ static CK_RV take_key(struct call *call, struct operation *operation, enum opera
     CK_RV rv = CKR_OK;
     enum keys_part part;
     const struct backend_key *key = keys_acquire(call->token->keys, handle, &part);
-    if (!key) {
-        pthread_mutex_lock(&call->bridge->lock);
-        bool session_key = objects_find(&call->bridge->objects[call->session->slot - 1], handle);
-        pthread_mutex_unlock(&call->bridge->lock);
-        return session_key ? call_refuse(CKR_KEY_FUNCTION_NOT_PERMITTED, "a session key can be wrapped, no more")
-                           : call_refuse(CKR_KEY_HANDLE_INVALID, "there is no such key on this token now");
-    }
+    if (!key)
+        return refuse_handle(call, handle);
     bool rsa = key->type == BACKEND_KEY_RSA;
     if (oaep ? !rsa : rsa && !call->token->backend->rsa_aead)
         rv = call_refuse(CKR_KEY_TYPE_INCONSISTENT, "the key %s is of another kind than the mechanism", key->label);

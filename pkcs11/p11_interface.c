@@ -1,6 +1,7 @@
 /* The three exported functions: the lists of all others. */
 #include "p11.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "p11_3.h"
@@ -103,7 +104,10 @@ CK_RV get_interface(CK_UTF8CHAR *name, CK_VERSION *version, struct p11_interface
         const CK_VERSION *has = offered->functions; /* every list begins with its version */
         if (name && strcmp((const char *)name, (const char *)offered->name) != 0)
             continue;
-        if (version && (version->major != has->major || version->minor != has->minor))
+        /* Of ours, later minor versions have all that earlier ones had. */
+        bool ours = offered->name == vendor_name;
+        if (version &&
+            (version->major != has->major || (ours ? version->minor > has->minor : version->minor != has->minor)))
             continue;
         if (flags & ~offered->flags)
             continue;

@@ -23,6 +23,7 @@ static const struct config_key token_keys[] = {
     {.name = "keys", .type = CONFIG_TEXT, .offset = MEMBER(keys)},
     {.name = "create", .type = CONFIG_BOOL, .offset = MEMBER(create)},
     {.name = "destroy", .type = CONFIG_BOOL, .offset = MEMBER(destroy)},
+    {.name = "rotate", .type = CONFIG_BOOL, .offset = MEMBER(rotate)},
     {.name = "ca-file", .type = CONFIG_TEXT, .offset = MEMBER(ca_file)},
     {.name = "client-cert", .type = CONFIG_TEXT, .offset = MEMBER(client_cert)},
     {.name = "client-key", .type = CONFIG_TEXT, .offset = MEMBER(client_key)},

@@ -24,6 +24,7 @@ struct token_settings {
     char *keys;       /* show these only: "alias/a, alias/b"; NULL: all */
     bool create;      /* C_GenerateKey, C_GenerateKeyPair */
     bool destroy;     /* C_DestroyObject */
+    bool rotate;      /* rotate_key, set_min_versions of the vendor interface */
     char *ca_file, *client_cert, *client_key, *proxy;
 
     /* aws-kms */

@@ -4,10 +4,8 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "bridge.h"
 
-/* Both keys must be symmetric keys of the service; params are checked as C_EncryptInit and C_DecryptInit do. */
-static CK_RV prepare(struct call *call, struct operation *operation, enum operation_kind kind,
+CK_RV vendor_prepare(struct call *call, struct operation *operation, enum operation_kind kind,
                      const CK_ENVELOPE_KMS_PARAMS *params, CK_OBJECT_HANDLE key)
 {
     CK_ENVELOPE_KMS_PARAMS copy = params ? *params : (CK_ENVELOPE_KMS_PARAMS){0};
@@ -58,10 +56,10 @@ static CK_RV rewrap(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key_from, const 
         return call_leave(&call, CKR_OK);
     }
     struct operation from, to;
-    rv = prepare(&call, &from, OPERATION_DECRYPT, from_params, key_from);
+    rv = vendor_prepare(&call, &from, OPERATION_DECRYPT, from_params, key_from);
     if (rv != CKR_OK)
         return call_leave(&call, rv);
-    rv = prepare(&call, &to, OPERATION_ENCRYPT, to_params, key_to);
+    rv = vendor_prepare(&call, &to, OPERATION_ENCRYPT, to_params, key_to);
     if (rv == CKR_OK) {
         rv = run(&call, &from, &to, blob, blob_len, out, out_len, plaintext_left);
         operation_clear(&to);
@@ -88,4 +86,13 @@ static const char *last_text(void)
 }
 
 const CK_ENVELOPE_KMS_FUNCTIONS vendor_functions = {
-    .version = {1, 0}, .rewrap = rewrap, .last_message = last_message, .last_text = last_text};
+    .version = {1, 1},
+    .rewrap = rewrap,
+    .last_message = last_message,
+    .last_text = last_text,
+    .generate_data_key = vendor_generate_data_key,
+    .get_versions = vendor_get_versions,
+    .rotate_key = vendor_rotate_key,
+    .set_min_versions = vendor_set_min_versions,
+    .crypt_many = vendor_crypt_many,
+};

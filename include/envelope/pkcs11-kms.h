@@ -43,8 +43,35 @@ typedef struct CK_ENVELOPE_KMS_MESSAGE {
     char request_id[128]; /* of the last request, for the service's audit trail; also after success */
 } CK_ENVELOPE_KMS_MESSAGE;
 
+/* Versions of a key, numbered from 1. */
+typedef struct CK_ENVELOPE_KMS_VERSIONS {
+    unsigned long latest;
+    unsigned long min_decryption; /* blobs of older versions do not open */
+    unsigned long min_encryption; /* the oldest that may still encrypt; 0: the latest only */
+} CK_ENVELOPE_KMS_VERSIONS;
+
+/* What crypt_many does with each item. */
+#define CK_ENVELOPE_KMS_ENCRYPT 1UL
+#define CK_ENVELOPE_KMS_DECRYPT 2UL
+#define CK_ENVELOPE_KMS_REWRAP 3UL
+
+typedef struct CK_ENVELOPE_KMS_ITEM {
+    const CK_ENVELOPE_KMS_PARAMS *params;    /* NULL: no associated data */
+    const CK_ENVELOPE_KMS_PARAMS *to_params; /* REWRAP: those of the new blob */
+    const unsigned char *in;
+    unsigned long in_len;
+    unsigned char *out;
+    unsigned long out_len;   /* the room; then the length. With out NULL the room that suffices, and nothing is asked */
+    CK_RV rv;                /* of this item. CKR_BUFFER_TOO_SMALL: out_len is the length */
+    CK_BBOOL plaintext_left; /* REWRAP: as rewrap's */
+} CK_ENVELOPE_KMS_ITEM;
+
+/*
+ * Later versions append members: look at version before using what is not of 1.0. C_GetInterface, asked for a version
+ * of this interface, gives that one or a later one of the same major number.
+ */
 typedef struct CK_ENVELOPE_KMS_FUNCTIONS {
-    CK_VERSION version; /* 1.0 */
+    CK_VERSION version; /* 1.1 */
 
     /*
      * Move a blob from one key and its associated data to another. Where the service can (AWS ReEncrypt; OpenBao rewrap
@@ -63,6 +90,44 @@ typedef struct CK_ENVELOPE_KMS_FUNCTIONS {
 
     /* Why C_Initialize failed, or the last failure of this thread; static per thread, never NULL. */
     const char *(*last_text)(void);
+
+    /* --- since 1.1 --- */
+
+    /*
+     * A new data key of plaintext_len random bytes of the service: its blob under key, bound to the associated data,
+     * and the key itself unless plaintext is NULL. Where the service does that alone (AWS GenerateDataKey; OpenBao
+     * datakey: 16, 32 or 64 bytes without associated data) a key that was not asked for never leaves it; else
+     * *made_here is set to CK_TRUE, and the module encrypts random bytes of the service. blob NULL asks for the room
+     * needed. With CKR_BUFFER_TOO_SMALL the key is lost, and the next call makes another. params and made_here may be
+     * NULL.
+     */
+    CK_RV(*generate_data_key)
+    (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, const CK_ENVELOPE_KMS_PARAMS *params, unsigned long plaintext_len,
+     unsigned char *plaintext, unsigned char *blob, unsigned long *blob_len, CK_BBOOL *made_here);
+
+    /*
+     * The key's versions. rotate_key makes a new one, which encrypts from then on, and says its number; 0 where the
+     * service does not. set_min_versions changes both limits in one request; CK_UNAVAILABLE_INFORMATION leaves one as
+     * it is. The last two need `rotate = yes` in kms.cnf, else CKR_ACTION_PROHIBITED, and a read-write session.
+     * CKR_FUNCTION_NOT_SUPPORTED where the service knows no such thing. size = sizeof *versions of the caller.
+     */
+    CK_RV(*get_versions)
+    (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, CK_ENVELOPE_KMS_VERSIONS *versions, unsigned long size);
+    CK_RV (*rotate_key)(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, unsigned long *new_version);
+    CK_RV(*set_min_versions)
+    (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, unsigned long min_decryption, unsigned long min_encryption);
+
+    /*
+     * Encrypt, decrypt or rewrap many pieces: in few requests where the service takes several at once (OpenBao), one by
+     * one else. key_to is for REWRAP only (CK_INVALID_HANDLE else). Every item gets its own rv, and one that fails
+     * harms no other. If the service cannot be reached or refuses a whole request, the items not done yet get that rv,
+     * and it is not asked further. Returned is CKR_OK if every item succeeded, else the rv of the first that did not,
+     * which last_message tells about; or, with no item touched, CKR_ARGUMENTS_BAD and what says that the keys or the
+     * session cannot be used. item_size = sizeof *items of the caller.
+     */
+    CK_RV(*crypt_many)
+    (CK_SESSION_HANDLE session, unsigned long operation, CK_OBJECT_HANDLE key, CK_OBJECT_HANDLE key_to,
+     CK_ENVELOPE_KMS_ITEM *items, unsigned long count, unsigned long item_size);
 } CK_ENVELOPE_KMS_FUNCTIONS;
 
 #ifdef __cplusplus

@@ -13,6 +13,7 @@
  *   wrap LABEL AAD                 wrap a new session key: "ok BLOB VALUE"
  *   unwrap LABEL AAD HEX           "ok VALUE"
  *   rewrap FROM AAD TO AAD HEX     by the vendor interface
+ *   many, many-round, data-key, wrapped-key, versions, rotate, min-versions: aws_client_keys.c
  *   random N                       generate LABEL                destroy LABEL
  *   find LABEL                     "ok COUNT"                    login PIN, logout
  *   id LABEL                       find-id TEXT                  request-id
@@ -30,10 +31,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <p11-kit/pkcs11.h>
-#include <envelope/pkcs11-kms.h>
+#include "aws_client.h"
 
-enum { BLOB_MAX = 8192, LINE_MAX_LENGTH = 65536, ARGUMENTS_MAX = 8, FORK_LIMIT_SECONDS = 60 };
+enum { LINE_MAX_LENGTH = 65536, ARGUMENTS_MAX = 64, FORK_LIMIT_SECONDS = 60 };
 
 struct interface {
     CK_UTF8CHAR *name;
@@ -43,16 +43,11 @@ struct interface {
 typedef CK_RV get_interface_fn(CK_UTF8CHAR *, CK_VERSION *, struct interface **, CK_FLAGS);
 
 static CK_FUNCTION_LIST *p11;
-static const CK_ENVELOPE_KMS_FUNCTIONS *vendor;
+const CK_ENVELOPE_KMS_FUNCTIONS *vendor;
 static CK_SLOT_ID slot;
-static CK_SESSION_HANDLE session;
+CK_SESSION_HANDLE session;
 
-struct bytes {
-    CK_BYTE data[BLOB_MAX];
-    CK_ULONG length;
-};
-
-static const char *rv_name(CK_RV rv)
+const char *rv_name(CK_RV rv)
 {
     static const struct {
         CK_RV rv;
@@ -85,6 +80,8 @@ static const char *rv_name(CK_RV rv)
                  {CKR_WRAPPED_KEY_INVALID, "CKR_WRAPPED_KEY_INVALID"},
                  {CKR_UNWRAPPING_KEY_HANDLE_INVALID, "CKR_UNWRAPPING_KEY_HANDLE_INVALID"},
                  {CKR_CRYPTOKI_NOT_INITIALIZED, "CKR_CRYPTOKI_NOT_INITIALIZED"},
+                 {CKR_SESSION_READ_ONLY, "CKR_SESSION_READ_ONLY"},
+                 {CKR_FUNCTION_NOT_SUPPORTED, "CKR_FUNCTION_NOT_SUPPORTED"},
                  {CKR_BUFFER_TOO_SMALL, "CKR_BUFFER_TOO_SMALL"}};
     static char number[32];
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
@@ -94,7 +91,7 @@ static const char *rv_name(CK_RV rv)
     return number;
 }
 
-static bool unhex(const char *text, struct bytes *bytes)
+bool unhex(const char *text, struct bytes *bytes)
 {
     size_t length = strlen(text);
     if (length % 2 || length / 2 > BLOB_MAX)
@@ -109,7 +106,7 @@ static bool unhex(const char *text, struct bytes *bytes)
     return true;
 }
 
-static void print_hex(const struct bytes *bytes)
+void print_hex(const struct bytes *bytes)
 {
     putchar(' ');
     for (CK_ULONG i = 0; i < bytes->length; i++)
@@ -130,7 +127,7 @@ static CK_RV find(CK_SESSION_HANDLE in, CK_ATTRIBUTE *template, CK_ULONG count, 
     return rv;
 }
 
-static CK_RV find_key(CK_SESSION_HANDLE in, const char *label, CK_OBJECT_CLASS class, CK_OBJECT_HANDLE *key)
+CK_RV find_key(CK_SESSION_HANDLE in, const char *label, CK_OBJECT_CLASS class, CK_OBJECT_HANDLE *key)
 {
     CK_ATTRIBUTE template[] = {{CKA_LABEL, (void *)label, strlen(label)}, {CKA_CLASS, &class, sizeof class}};
     CK_ULONG number = 0;
@@ -138,7 +135,7 @@ static CK_RV find_key(CK_SESSION_HANDLE in, const char *label, CK_OBJECT_CLASS c
     return rv == CKR_OK && !number ? CKR_OBJECT_HANDLE_INVALID : rv;
 }
 
-static CK_MECHANISM mechanism_of(CK_ENVELOPE_KMS_PARAMS *params, const char *aad, CK_FLAGS flags)
+CK_MECHANISM mechanism_of(CK_ENVELOPE_KMS_PARAMS *params, const char *aad, CK_FLAGS flags)
 {
     *params = (CK_ENVELOPE_KMS_PARAMS){.flags = flags};
     if (strcmp(aad, "-") != 0) {
@@ -495,6 +492,8 @@ static void answer(char *line)
     if (!count)
         return;
     out[0].length = out[1].length = 0;
+    if (keys_command(count, word))
+        return;
     if (is(word[0], "request-id", count, 1)) {
         vendor->last_message(session, &message, sizeof message);
         printf("ok %s\n", message.request_id);

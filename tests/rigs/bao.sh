@@ -43,7 +43,7 @@ umask 077
 
 may() { printf 'path \\"transit/%s\\" { capabilities = [%s] } ' "$1" "\\\"${2//,/\\\",\\\"}\\\""; }
 policy="$(may keys list)$(may 'keys/*' read,create,update,delete)$(may 'encrypt/*' create,update)"
-policy+="$(may 'decrypt/*' update)$(may 'rewrap/*' update)$(may 'random/*' update)"
+policy+="$(may 'decrypt/*' update)$(may 'rewrap/*' update)$(may 'random/*' update)$(may 'datakey/*' create,update)"
 bao_api POST sys/mounts/transit '{"type":"transit"}' || fail "mount"
 bao_api PUT sys/policies/acl/envelope "{\"policy\":\"$policy\"}" || fail "policy"
 bao_api PUT sys/policies/acl/rewrap "{\"policy\":\"$(may keys list)$(may 'keys/*' read)$(may 'rewrap/*' update)\"}" ||
@@ -120,6 +120,81 @@ says "decrypt kek financial/3 $blob" "CKR_KEY_FUNCTION_NOT_PERMITTED *min_decryp
 bao_api POST transit/keys/kek/config '{"min_decryption_version":1}' >/dev/null
 says "decrypt kek financial/3 $blob" "ok $dek"
 
+part "data keys: made by the engine, or here where associated data is to be bound"
+says "data-key kek - 32" "ok *"
+read -r _ made value here <<<"$reply"
+[[ -z $here && ${#value} = 64 ]] || fail "not the engine's: $reply"
+says "decrypt kek - $made" "ok $value"
+says "data-key kek financial/3 32" "ok * here"
+read -r _ made value _ <<<"$reply"
+says "decrypt kek financial/3 $made" "ok $value"
+says "decrypt kek - $made" "CKR_ENCRYPTED_DATA_INVALID *message authentication failed*"
+says "data-key kek - 24" "ok * here" # a length that the engine does not know
+read -r _ made value _ <<<"$reply"
+[[ ${#value} = 48 ]] || fail "24 bytes came as ${#value} characters"
+says "decrypt kek - $made" "ok $value"
+for bytes in 16 64; do
+    says "wrapped-key kek - $bytes" "ok *"
+    [[ $reply != *here ]] || fail "a key that nobody asked for was made here: $reply"
+    says "decrypt kek - ${reply#ok }" "ok *"
+    [[ ${#reply} = $((3 + 2 * bytes)) ]] || fail "$bytes bytes: $reply"
+done
+says "data-key kek - 4097" "CKR_DATA_LEN_RANGE *"
+
+part "batches: each piece has its own outcome"
+says "many encrypt kek - financial/1:$dek -:00ff financial/2:$dek" "ok | ok:* | ok:* | ok:*"
+IFS='|:' read -r _ _ one _ two _ three <<<"${reply// /}"
+says "many decrypt kek - financial/1:$one -:$two financial/2:$three" "ok | ok:$dek | ok:00ff | ok:$dek"
+spoilt=$(xxd -r -p <<<"$two" | sed 's/^\(vault:v[0-9]*:\)..../\1AAAA/' | hex)
+nonsense=$(printf 'vault:v1' | hex)
+says "many decrypt kek - financial/1:$one -:$spoilt financial/1:$three -:$nonsense financial/2:$three ?financial/2:$three" \
+    "CKR_ENCRYPTED_DATA_INVALID item 2 of 6: *message authentication failed* | ok:$dek | CKR_ENCRYPTED_DATA_INVALID \
+| CKR_ENCRYPTED_DATA_INVALID | CKR_ENCRYPTED_DATA_INVALID | ok:$dek | ok:"
+says "many decrypt kek - x:$one x:$three" \
+    "CKR_ENCRYPTED_DATA_INVALID item 1 of 2: * | CKR_ENCRYPTED_DATA_INVALID | CKR_ENCRYPTED_DATA_INVALID"
+says "many rewrap kek kek financial/1>new:$one -:$two x:$three -:$spoilt financial/2:$three" \
+    "CKR_ENCRYPTED_DATA_INVALID item 3 of 5: * | left:* | ok:* | CKR_ENCRYPTED_DATA_INVALID | CKR_ENCRYPTED_DATA_INVALID | left:*"
+IFS='|:' read -r _ _ _ _ _ moved _ inside _ <<<"${reply//[ ]/}"
+moved=${reply#*left:} moved=${moved%% *}
+says "decrypt kek new $moved" "ok $dek"
+says "many rewrap kek second financial/1>new:$one financial/2:$three" "ok | left:* | left:*"
+moved=${reply#*left:} moved=${moved%% *}
+says "decrypt second new $moved" "ok $dek"
+says "many rewrap kek kek -:$two -:$two" "ok | ok:* | ok:*"
+says "many encrypt rsa - -:00" "CKR_OBJECT_HANDLE_INVALID *"
+says "many-round kek 1300" "ok"
+
+part "versions: read, a new one, and how far back they serve"
+says "versions kek" "ok 2 1 0"
+says "rotate kek" "CKR_ACTION_PROHIBITED *rotate = yes*"
+says "min-versions kek 2 -" "CKR_ACTION_PROHIBITED *rotate = yes*"
+bao_api POST transit/keys/turning '{"type":"aes256-gcm96"}' >/dev/null || fail "key"
+with_token "rotate = yes"
+says "versions turning" "ok 1 1 0"
+says "encrypt turning financial/3 $dek" "ok *"
+first=${reply#ok }
+new_token '{"policies":["rewrap"],"ttl":"1h"}' >"$SCRATCH/token"
+with_token "rotate = yes" # the switch here is no permission there
+says "rotate turning" "CKR_USER_NOT_LOGGED_IN *policy*"
+says "min-versions turning 1 -" "CKR_USER_NOT_LOGGED_IN *policy*"
+new_token '{"policies":["envelope"],"ttl":"1h"}' >"$SCRATCH/token"
+with_token "rotate = yes"
+says "rotate turning" "ok 2"
+says "versions turning" "ok 2 1 0"
+says "encrypt turning financial/3 $dek" "ok *"
+[[ $(xxd -r -p <<<"${reply#ok }") = vault:v2:* ]] || fail "not of the new version: $reply"
+says "many decrypt turning - financial/3:$first financial/3:${reply#ok }" "ok | ok:$dek | ok:$dek"
+says "min-versions turning 3 -" "CKR_ARGUMENTS_BAD *cannot set min decryption version of 3, latest key version is 2*"
+says "min-versions turning 2 1" "CKR_ARGUMENTS_BAD *would not open*"
+says "min-versions turning 0 -" "CKR_ARGUMENTS_BAD *from 1*"
+says "min-versions turning 2 2" "ok"
+says "versions turning" "ok 2 2 2"
+says "decrypt turning financial/3 $first" "CKR_KEY_FUNCTION_NOT_PERMITTED *min_decryption_version*"
+says "many decrypt turning - financial/3:$first" "CKR_KEY_FUNCTION_NOT_PERMITTED item 1 of 1: *min_decryption_version* | *"
+says "min-versions turning 1 2" "ok"
+says "decrypt turning financial/3 $first" "ok $dek"
+says "versions gone" "CKR_OBJECT_HANDLE_INVALID *"
+
 part "RSA: encrypted with OpenSSL, decrypted by the service, across a rotation"
 xxd -r -p <<<"$dek" >dek
 bao_api GET transit/keys/rsa | jq -r '.data.keys["1"].public_key' >rsa.pem
@@ -142,6 +217,7 @@ bao_api POST transit/keys/chacha '{"type":"chacha20-poly1305"}' >/dev/null
 with_token
 says "encrypt exportable - $dek" "CKR_KEY_FUNCTION_NOT_PERMITTED *"
 says "encrypt derived - $dek" "CKR_KEY_FUNCTION_NOT_PERMITTED *"
+says "data-key exportable - 32" "CKR_KEY_FUNCTION_NOT_PERMITTED *"
 says "find chacha" "ok 0"
 says "generate made" "CKR_TOKEN_WRITE_PROTECTED *create = yes*"
 says "destroy second" "CKR_ACTION_PROHIBITED *destroy = yes*"
@@ -160,6 +236,11 @@ bao_api POST transit/keys/second/config '{"deletion_allowed":true}' >/dev/null
 bao_api DELETE transit/keys/second || fail "delete"
 says "encrypt second - $dek" "CKR_KEY_HANDLE_INVALID *was it deleted*" # not a new key of the same name
 says "decrypt second - $sealed" "CKR_KEY_HANDLE_INVALID *was it deleted*"
+says "many encrypt second - -:$dek x:$dek" \
+    "CKR_KEY_HANDLE_INVALID item 1 of 2: *was it deleted* | CKR_KEY_HANDLE_INVALID | CKR_KEY_HANDLE_INVALID"
+says "many decrypt second - -:$sealed" "CKR_KEY_HANDLE_INVALID *was it deleted* | CKR_KEY_HANDLE_INVALID"
+says "data-key second - 32" "CKR_KEY_HANDLE_INVALID *was it deleted*"
+says "data-key second x 32" "CKR_KEY_HANDLE_INVALID *was it deleted*"
 bao_api GET transit/keys/second >/dev/null 2>&1 && fail "the deleted key came back"
 
 part "disabled, and enabled again without a restart"
