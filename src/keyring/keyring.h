@@ -101,8 +101,9 @@ envelope_status keyring_suspend(keyring *ring, const char *name, uint32_t number
 envelope_status keyring_resume(keyring *ring, const char *name, uint32_t number, const char *why);
 
 struct keyring_rewrap {
-    const char *kek_uri; /* NULL: the KEK the key has; its versions are wrapped anew (new key material) */
-    uint32_t version;    /* 0: all of them, and the key itself: what is made from now on is under that KEK */
+    const char *kek_uri;  /* NULL: the KEK the key has; its versions are wrapped anew (new key material) */
+    const char *from_uri; /* NULL: from anywhere; else only what is under this KEK. ENVELOPE_E_KEK_UNKNOWN */
+    uint32_t version;     /* 0: all of them, and the key itself: what is made from now on is under that KEK */
     const char *why;
 };
 struct keyring_rewrapped {
@@ -117,6 +118,23 @@ struct keyring_rewrapped {
  */
 envelope_status keyring_rewrap(keyring *ring, const char *name, const struct keyring_rewrap *wanted,
                                struct keyring_rewrapped *done);
+
+struct keyring_rewrap_all {
+    size_t keys;   /* there are, destroyed ones apart */
+    size_t looked; /* at so many */
+    size_t failed; /* of those: not, or not wholly, moved */
+    struct keyring_rewrapped versions;
+};
+/* After each key, in the order of their names; the thread's error is the key's, if status is one. */
+typedef void keyring_rewrap_each(void *argument, const char *name, envelope_status status,
+                                 const struct keyring_rewrap_all *so_far);
+/*
+ * The same for every key: the rotation of a KEK. One that cannot be moved is told and left, and the others go on; only
+ * where the KEK to move to cannot be used (any more) it ends. An error if not all were moved: the first one's, with how
+ * many. wanted->version is 0. each may be NULL.
+ */
+envelope_status keyring_rewrap_all(keyring *ring, const struct keyring_rewrap *wanted, keyring_rewrap_each *each,
+                                   void *argument, struct keyring_rewrap_all *done);
 
 /* hits of a lease are counted when it ends, or is checked again; the others at once. */
 struct keyring_counters {

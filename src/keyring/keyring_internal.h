@@ -284,6 +284,8 @@ envelope_status keyring_dek_check(keyring *ring, struct keyring_dek *dek, int64_
 /* The row alone, for sweeping. */
 envelope_status keyring_dek_check_row(keyring *ring, struct keyring_dek *dek, uint64_t epoch);
 void keyring_preload(keyring *ring, int64_t now);
+/* The next DEK under the same KEK would hear the same. */
+bool keyring_is_about_kek(envelope_status status);
 /* True for errors that say nothing about a DEK, only that it cannot be asked for now. */
 bool keyring_is_away(envelope_status status);
 
@@ -312,10 +314,10 @@ struct keyring_note {
     char who[KEYRING_WHO_MAX], detail[KEYRING_DETAIL_MAX];
 };
 /*
- * The same for what this thread's last call into the token was part of: what was done ("" if the row says that
- * already), why (may be NULL; cut if it is long), and what a key service calls the requests, which is never cut.
+ * The same with what was done ("" if the row says that already), why (may be NULL; cut if it is long), and the ids of a
+ * key service's requests (hsm_requests(), or ""), which are never cut.
  */
-struct store_actor keyring_actor_of_requests(struct keyring_note *note, const char *what, const char *why);
+struct store_actor keyring_actor_of(struct keyring_note *note, const char *what, const char *why, const char *ids);
 /* A row of the history for the thread's error, which stays raised. */
 void keyring_note_refusal(keyring *ring, const char *what, const char *name, uint32_t version, envelope_status status);
 /* Rotate if the primary is still expected (0: whatever it is). */

@@ -19,9 +19,8 @@ struct store_actor keyring_actor(char who[KEYRING_WHO_MAX], const char *why)
     return (struct store_actor){who, why};
 }
 
-struct store_actor keyring_actor_of_requests(struct keyring_note *note, const char *what, const char *why)
+struct store_actor keyring_actor_of(struct keyring_note *note, const char *what, const char *why, const char *ids)
 {
-    const char *ids = hsm_requests();
     char requests[512] = "";
     if (ids[0])
         snprintf(requests, sizeof requests, " (request%s %s)", strchr(ids, ',') ? "s" : "", ids);
@@ -137,7 +136,7 @@ static envelope_status create_at(keyring *ring, store *opened, const struct plac
     envelope_status status = wrap_new(ring, opened, place, &first);
     if (!status) {
         struct keyring_note note;
-        struct store_actor actor = keyring_actor_of_requests(&note, "", NULL);
+        struct store_actor actor = keyring_actor_of(&note, "", NULL, hsm_requests());
         status = store_key_create(opened, place->name, limit, &first.row, &actor);
     }
     free(first.blob);
@@ -230,7 +229,7 @@ static envelope_status rotate(keyring *ring, store *opened, struct rotation *rot
     status = wrap_new(ring, opened, &place, &next);
     if (!status) {
         struct keyring_note note;
-        struct store_actor actor = keyring_actor_of_requests(&note, "", rotation->why);
+        struct store_actor actor = keyring_actor_of(&note, "", rotation->why, hsm_requests());
         status = store_key_rotate(opened, rotation->name, primary, &next.row, &actor);
     }
     free(next.blob);

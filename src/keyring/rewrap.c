@@ -16,16 +16,23 @@ struct rewrapping {
     keyring *ring;
     store *opened;
     const struct keyring_rewrap *wanted;
-    struct keyring_rewrapped *done;
+    struct keyring_rewrapped done;
     uint8_t store_id[STORE_ID_SIZE];
-    uint32_t kek_id; /* to this one */
+    uint32_t from_kek_id; /* 0: from anywhere */
+    uint32_t kek_id;      /* to this one */
     const char *uri;
     bool tried; /* what is wrapped under it comes back */
+    bool many;  /* keys; what concerns all of them is told once */
+    bool ended; /* the KEK to move to cannot be used any more */
+    /* KEKs that nothing can be had from, by id: the next version under one would hear the same. */
+    struct keyring_failure lost[KEYRING_FAILURES];
 };
 
 static bool is_wanted(const struct rewrapping *job, const struct store_version *row)
 {
-    return row->state != STORE_VERSION_DESTROYED && (job->wanted->version == 0 || job->wanted->version == row->version);
+    return row->state != STORE_VERSION_DESTROYED &&
+           (job->wanted->version == 0 || job->wanted->version == row->version) &&
+           (job->from_kek_id == 0 || job->from_kek_id == row->kek_id);
 }
 
 /* With a KEK named, what is under it already was moved before, or made there. Without, all is wrapped anew. */
@@ -42,8 +49,8 @@ static envelope_status check_version(const struct rewrapping *job, const char *n
         return ENVELOPE_OK;
     envelope_status status = store_version_of(job->opened, name, job->wanted->version, &row);
     if (status == ENVELOPE_E_VERSION_UNKNOWN || (!status && !is_wanted(job, &row)))
-        status = error_raise(ENVELOPE_E_VERSION_UNKNOWN, "it has no version %u, or that one is destroyed",
-                             (unsigned)job->wanted->version);
+        status = error_raise(ENVELOPE_E_VERSION_UNKNOWN, "it has no version %u%s, or that one is destroyed",
+                             (unsigned)job->wanted->version, job->from_kek_id ? " under that KEK" : "");
     store_version_clear(&row);
     return status;
 }
@@ -88,9 +95,31 @@ static envelope_status kek_id_of(struct rewrapping *job, const char *public_uri)
     return status ? status : store_kek_ensure(job->opened, public_uri, clock_wall(), &job->kek_id);
 }
 
+/* The id of the KEK to move from, if one is named. */
+static envelope_status find_from(struct rewrapping *job)
+{
+    struct store_ids ids;
+    if (!job->wanted->from_uri)
+        return ENVELOPE_OK;
+    envelope_status status = hsm_check_uri(job->wanted->from_uri);
+    char *public_uri = status ? NULL : hsm_public_uri(job->wanted->from_uri);
+    if (!public_uri)
+        return error_status();
+    status = store_next_ids(job->opened, public_uri, &ids);
+    if (!status && !ids.kek_is_there)
+        status = error_raise(ENVELOPE_E_KEK_UNKNOWN,
+                             "nothing in the store was ever under the KEK %s; `envelope key list` shows the URIs",
+                             public_uri);
+    free(public_uri);
+    job->from_kek_id = ids.kek_id;
+    return status;
+}
+
 static envelope_status find_kek(struct rewrapping *job, const struct store_key *key)
 {
     envelope_status status = ENVELOPE_OK;
+    if (job->wanted->kek_uri && job->uri)
+        return ENVELOPE_OK; /* of the key before */
     job->kek_id = key->kek_id;
     if (job->wanted->kek_uri) {
         status = hsm_check_uri(job->wanted->kek_uri);
@@ -108,7 +137,8 @@ static envelope_status find_kek(struct rewrapping *job, const struct store_key *
 
 static envelope_status move_key(struct rewrapping *job, const struct store_key *key)
 {
-    if (job->wanted->version != 0 || key->kek_id == job->kek_id)
+    bool leaves = job->from_kek_id == 0 || job->from_kek_id == key->kek_id;
+    if (job->wanted->version != 0 || key->kek_id == job->kek_id || !leaves)
         return ENVELOPE_OK;
     envelope_status status = try_kek(job, job->uri);
     if (status)
@@ -116,7 +146,7 @@ static envelope_status move_key(struct rewrapping *job, const struct store_key *
     char what[64];
     struct keyring_note note;
     snprintf(what, sizeof what, "from KEK %u to KEK %u", (unsigned)key->kek_id, (unsigned)job->kek_id);
-    struct store_actor actor = keyring_actor_of_requests(&note, what, job->wanted->why);
+    struct store_actor actor = keyring_actor_of(&note, what, job->wanted->why, job->many ? "" : hsm_requests());
     return store_key_set_kek(job->opened, key->name, key->kek_id, job->kek_id, clock_wall(), &actor);
 }
 
@@ -142,6 +172,29 @@ static envelope_status wrap_anew(const struct rewrapping *job, const struct stor
     return status;
 }
 
+/* Not ENVELOPE_E_HSM: a token may say that of one blob alone. */
+static bool concerns_others(const struct rewrapping *job, envelope_status status)
+{
+    return job->many && status != ENVELOPE_E_HSM && keyring_is_about_kek(status);
+}
+
+/*
+ * A failure that is about a KEK is the new one's or the old one's. Without the new one nothing can go on; without the
+ * old one all that is not under it can. The error stays raised.
+ */
+static void look_whose_fault(struct rewrapping *job, uint32_t from_kek_id, envelope_status status)
+{
+    char text[KEYRING_TEXT_MAX];
+    if (!concerns_others(job, status))
+        return;
+    snprintf(text, sizeof text, "%s", error_text());
+    job->tried = false;
+    job->ended = job->wanted->kek_uri && try_kek(job, job->uri) != ENVELOPE_OK;
+    error_raise(status, "%s", text);
+    if (!job->ended)
+        keyring_failure_set(job->ring, &job->lost[from_kek_id % KEYRING_FAILURES], from_kek_id, status, 1);
+}
+
 static envelope_status move_version(struct rewrapping *job, const struct store_version *row)
 {
     struct store_rewrap move = {.from_kek_id = row->kek_id,
@@ -151,20 +204,26 @@ static envelope_status move_version(struct rewrapping *job, const struct store_v
                                 .now = clock_wall()};
     uint8_t *blob = NULL;
     bool inside = false;
-    envelope_status status = wrap_anew(job, row, &move, &blob, &inside);
+    struct keyring_failure *lost = &job->lost[row->kek_id % KEYRING_FAILURES];
+    envelope_status status = keyring_failure_raise(job->ring, lost, row->kek_id, 0);
+    if (status)
+        return status;
+    status = wrap_anew(job, row, &move, &blob, &inside);
+    if (status)
+        look_whose_fault(job, row->kek_id, status);
     if (!status) {
         char what[80];
         struct keyring_note note;
         snprintf(what, sizeof what, "from KEK %u to KEK %u%s", (unsigned)row->kek_id, (unsigned)job->kek_id,
                  inside ? ", inside the key service" : "");
-        struct store_actor actor = keyring_actor_of_requests(&note, what, job->wanted->why);
+        struct store_actor actor = keyring_actor_of(&note, what, job->wanted->why, hsm_requests());
         status = store_version_rewrap(job->opened, row->dek_id, &move, &actor);
     }
     free(blob);
     if (status)
         return status;
-    job->done->moved++;
-    job->done->inside += inside ? 1 : 0;
+    job->done.moved++;
+    job->done.inside += inside ? 1 : 0;
     return ENVELOPE_OK;
 }
 
@@ -177,7 +236,7 @@ static envelope_status move_or_find_moved(struct rewrapping *job, const struct s
         struct store_version now;
         status = store_version_find(job->opened, row->dek_id, &now);
         if (!status && (is_there(job, &now) || !is_wanted(job, &now)))
-            job->done->kept++;
+            job->done.kept++;
         else if (!status)
             status = move_version(job, &now);
         store_version_clear(&now);
@@ -194,12 +253,12 @@ static envelope_status move_versions(struct rewrapping *job, const char *name)
         if (!is_wanted(job, &rows[i]))
             continue;
         if (is_there(job, &rows[i]))
-            job->done->kept++;
+            job->done.kept++;
         else
             status = move_or_find_moved(job, &rows[i]);
         if (status)
             error_context(status, "version %u, with %zu of %zu versions done (run it again to go on)",
-                          (unsigned)rows[i].version, job->done->moved + job->done->kept, count);
+                          (unsigned)rows[i].version, job->done.moved + job->done.kept, count);
     }
     store_versions_free(rows, count);
     return status;
@@ -230,21 +289,103 @@ static envelope_status rewrap(struct rewrapping *job, const char *name)
     return status ? status : move_versions(job, name);
 }
 
-envelope_status keyring_rewrap(keyring *ring, const char *name, const struct keyring_rewrap *wanted,
-                               struct keyring_rewrapped *done)
+static envelope_status rewrap_key(struct rewrapping *job, const char *name)
 {
-    store *opened = keyring_connect(ring);
-    if (!opened)
-        return error_status();
-    *done = (struct keyring_rewrapped){0};
-    struct rewrapping job = {.ring = ring, .opened = opened, .wanted = wanted, .done = done};
-    envelope_status status = rewrap(&job, name);
-    keyring_refresh_now(ring);
+    job->done = (struct keyring_rewrapped){0};
+    envelope_status status = rewrap(job, name);
     if (status == ENVELOPE_E_KEY_UNKNOWN)
         return error_raise(status, "there is no key \"%s\" to rewrap", name);
     if (status) {
         error_context(status, "rewrapping key \"%s\"", name);
-        keyring_note_refusal(ring, "rewrap", name, wanted->version, status);
+        keyring_note_refusal(job->ring, "rewrap", name, job->wanted->version, status);
     }
+    return status;
+}
+
+envelope_status keyring_rewrap(keyring *ring, const char *name, const struct keyring_rewrap *wanted,
+                               struct keyring_rewrapped *done)
+{
+    *done = (struct keyring_rewrapped){0};
+    struct rewrapping job = {.ring = ring, .opened = keyring_connect(ring), .wanted = wanted};
+    if (!job.opened)
+        return error_status();
+    envelope_status status = find_from(&job);
+    if (status)
+        return error_context(status, "rewrapping key \"%s\"", name);
+    status = rewrap_key(&job, name);
+    *done = job.done;
+    keyring_refresh_now(ring);
+    return status;
+}
+
+/* ---- all keys ---- */
+
+/* What became of one key, added to the whole; the first error is kept for the end. */
+static void count_key(const struct rewrapping *job, envelope_status status, struct keyring_rewrap_all *all,
+                      struct keyring_failure *first)
+{
+    all->looked++;
+    all->versions.moved += job->done.moved;
+    all->versions.inside += job->done.inside;
+    all->versions.kept += job->done.kept;
+    if (!status)
+        return;
+    if (all->failed++ == 0) {
+        first->status = status;
+        snprintf(first->text, sizeof first->text, "%s", error_text());
+    }
+}
+
+static envelope_status rewrap_keys(struct rewrapping *job, const struct store_key *keys, size_t count,
+                                   keyring_rewrap_each *each, void *argument, struct keyring_rewrap_all *all)
+{
+    struct keyring_failure first = {0};
+    for (size_t i = 0; i < count; i++)
+        all->keys += keys[i].state != STORE_KEY_DESTROYED;
+    for (size_t i = 0; i < count && !job->ended; i++) {
+        if (keys[i].state == STORE_KEY_DESTROYED)
+            continue;
+        envelope_status status = rewrap_key(job, keys[i].name);
+        count_key(job, status, all, &first);
+        if (each)
+            each(argument, keys[i].name, status, all);
+    }
+    if (!all->failed)
+        return ENVELOPE_OK;
+    if (job->ended)
+        return error_raise(first.status, "%zu of %zu keys moved (run it again to go on): %s", all->looked - all->failed,
+                           all->keys, first.text);
+    return error_raise(first.status, "%zu of %zu keys could not be moved wholly; the first: %s", all->failed, all->keys,
+                       first.text);
+}
+
+/* Once for all, so that a KEK that cannot be used is one error and not as many as there are keys. */
+static envelope_status prepare_all(struct rewrapping *job)
+{
+    envelope_status status = find_from(job);
+    if (!status && job->wanted->version != 0)
+        status = error_raise(ENVELOPE_E_ARGUMENT, "a version is of one key, not of all");
+    if (!status && job->wanted->kek_uri)
+        status = find_kek(job, &(struct store_key){0});
+    return !status && job->wanted->kek_uri ? try_kek(job, job->uri) : status;
+}
+
+envelope_status keyring_rewrap_all(keyring *ring, const struct keyring_rewrap *wanted, keyring_rewrap_each *each,
+                                   void *argument, struct keyring_rewrap_all *done)
+{
+    *done = (struct keyring_rewrap_all){0};
+    struct rewrapping job = {.ring = ring, .opened = keyring_connect(ring), .wanted = wanted, .many = true};
+    if (!job.opened)
+        return error_status();
+    struct store_key *keys = NULL;
+    size_t count = 0;
+    envelope_status status = prepare_all(&job);
+    if (!status)
+        status = store_keys(job.opened, &keys, &count);
+    if (status)
+        return error_context(status, "rewrapping all keys");
+    status = rewrap_keys(&job, keys, count, each, argument, done);
+    free(keys);
+    keyring_refresh_now(ring);
     return status;
 }

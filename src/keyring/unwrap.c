@@ -52,8 +52,7 @@ static struct keyring_failure *kek_failure(keyring *ring, uint32_t kek_id)
     return &ring->kek_failures[kek_id % KEYRING_FAILURES];
 }
 
-/* The next DEK under the same KEK would hear the same. */
-static bool is_about_kek(envelope_status status)
+bool keyring_is_about_kek(envelope_status status)
 {
     switch (status) {
     case ENVELOPE_E_HSM_LOGIN:
@@ -83,7 +82,7 @@ static envelope_status unwrap_asking(keyring *ring, const struct store_version *
     status = hsm_unwrap(ring->token, uri, aad, aad_length, row->blob, row->blob_length, dek);
     if (!status)
         keyring_gate_arm();
-    if (is_about_kek(status))
+    if (keyring_is_about_kek(status))
         keyring_failure_set(ring, kek_failure(ring, row->kek_id), row->kek_id, status,
                             clock_monotonic_coarse() + away_miss);
     return status;

@@ -1,0 +1,245 @@
+/* Moving all keys to another KEK. One KEK is in a key service (the hsm room's module), which can be made to refuse. */
+#include "keyring_rig.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "hsm/hsm.h"
+#include "service_module.h"
+
+#define SECOND "pkcs11:token=rig;object=second;type=secret-key"
+#define SERVICE SECOND "?module-path=" SERVICE_MODULE
+#define MISSING "pkcs11:token=rig;object=missing;type=secret-key"
+
+static struct service_control *control;
+
+static int group_setup(void **state)
+{
+    if (keyring_rig_setup(state) != 0)
+        return -1;
+    struct settings settings = rig_settings();
+    hsm *token = NULL;
+    envelope_status status = hsm_new(&settings, &token);
+    if (!status)
+        status = hsm_kek_generate(token, SECOND);
+    hsm_free(token);
+    settings_clear(&settings);
+    void *handle = dlopen(SERVICE_MODULE, RTLD_NOW | RTLD_LOCAL);
+    control = handle ? dlsym(handle, "service_control") : NULL;
+    return status || !control ? -1 : 0;
+}
+
+static int setup(void **state)
+{
+    memset(control, 0, sizeof *control);
+    return keyring_store_setup(state);
+}
+
+static int teardown(void **state)
+{
+    memset(control, 0, sizeof *control);
+    return keyring_store_teardown(state);
+}
+
+static void create(keyring *ring, const char *name, const char *kek)
+{
+    assert_ok(keyring_create(ring, name, &(struct keyring_key_options){.kek_uri = kek}));
+}
+
+/* Versions of a key ('%': all) under a KEK whose URI is exactly that. */
+static int64_t under(const char *uri, const char *name)
+{
+    return rig_sql_number("SELECT count(*) FROM encryption_key_version v JOIN encryption_kek e USING (kek_id) JOIN "
+                          "encryption_key k USING (key_id) WHERE e.uri = '%s' AND k.name LIKE '%s'",
+                          uri, name);
+}
+
+struct seen {
+    size_t count, failed;
+    char failures[2048];
+    void (*then)(void);
+};
+
+static void see(void *argument, const char *name, envelope_status status, const struct keyring_rewrap_all *so_far)
+{
+    struct seen *seen = argument;
+    seen->count++;
+    assert_int_equal(so_far->looked, seen->count);
+    if (status) {
+        size_t used = strlen(seen->failures);
+        assert_non_null(strstr(error_text(), name));
+        snprintf(seen->failures + used, sizeof seen->failures - used, "%s;%s\n", name, error_text());
+        seen->failed++;
+    }
+    if (seen->then)
+        seen->then();
+}
+
+static void every_key_moves_and_messages_go_on(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain(), *there = rig_ring_plain();
+    struct keyring_rewrap_all done;
+    struct seen seen = {0};
+    struct rig_message message;
+    for (int i = 0; i < 10; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "key %d", i);
+        create(ring, name, NULL);
+        assert_ok(keyring_rotate(ring, name, NULL, NULL, NULL));
+    }
+    assert_ok(rig_seal_once(there, rig_key(there, "key 3"), 3, &message));
+    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND}, see, &seen, &done));
+    assert_true(done.keys == 11 && done.looked == 11 && done.failed == 0 && seen.count == 11);
+    assert_true(done.versions.moved == 21 && done.versions.kept == 0);
+    assert_int_equal(under(SECOND, "%"), 21);
+    keyring *later = rig_ring_plain();
+    assert_ok(rig_open_once(later, &message, 3));
+    keyring_free(later);
+    /* Again: nothing is left to do, and nothing of it is done. */
+    uint64_t before = (uint64_t)rig_sql_number("SELECT change_counter FROM store_meta");
+    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND}, NULL, NULL, &done));
+    assert_true(done.versions.moved == 0 && done.versions.kept == 21);
+    assert_true((uint64_t)rig_sql_number("SELECT change_counter FROM store_meta") == before);
+    assert_ok(store_check(keyring_store(ring)));
+    keyring_free(ring);
+    keyring_free(there);
+}
+
+static void only_what_is_under_the_named_kek_moves(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain();
+    struct keyring_rewrap_all done;
+    struct keyring_rewrapped one;
+    create(ring, "a", SECOND);
+    create(ring, "b", NULL);
+    /* a's first version is elsewhere already, and stays there. */
+    assert_ok(keyring_rotate(ring, "a", NULL, NULL, NULL));
+    assert_ok(keyring_rewrap(ring, "a", &(struct keyring_rewrap){.kek_uri = SERVICE, .version = 1}, &one));
+    const struct settings *settings = keyring_settings(ring);
+    struct keyring_rewrap home = {.kek_uri = settings->kek, .from_uri = SECOND};
+    assert_ok(keyring_rewrap_all(ring, &home, NULL, NULL, &done));
+    assert_true(done.versions.moved == 1 && done.versions.kept == 0 && done.looked == 3);
+    assert_true(under(SECOND, "%") == 0 && under(SERVICE, "a") == 1);
+    assert_ok(keyring_rotate(ring, "a", NULL, NULL, NULL)); /* a lived there, and moved */
+    assert_true(under(SECOND, "%") == 0 && under(SERVICE, "a") == 1);
+    struct keyring_rewrap nowhere = {.kek_uri = SECOND, .from_uri = MISSING};
+    assert_status(ENVELOPE_E_KEK_UNKNOWN, keyring_rewrap_all(ring, &nowhere, NULL, NULL, &done));
+    assert_error_says("missing");
+    assert_status(ENVELOPE_E_KEK_UNKNOWN, keyring_rewrap(ring, "a", &nowhere, &one));
+    struct keyring_rewrap other = {.kek_uri = SECOND, .from_uri = SERVICE, .version = 2};
+    assert_status(ENVELOPE_E_VERSION_UNKNOWN, keyring_rewrap(ring, "a", &other, &one));
+    keyring_free(ring);
+}
+
+static void one_damaged_key_is_told_and_the_others_go_on(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain();
+    struct keyring_rewrap_all done;
+    struct seen seen = {0};
+    create(ring, "a", NULL);
+    create(ring, "b", NULL);
+    rig_sql(
+        "UPDATE encryption_key_version SET encrypted_key_blob = zeroblob(length(encrypted_key_blob)) WHERE key_id = "
+        "(SELECT key_id FROM encryption_key WHERE name = 'a')");
+    assert_status(ENVELOPE_E_UNWRAP,
+                  keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND}, see, &seen, &done));
+    assert_error_says("1 of 3 keys could not be moved");
+    assert_error_says("\"a\"");
+    assert_true(done.looked == 3 && done.failed == 1 && done.versions.moved == 2 && seen.failed == 1);
+    assert_true(under(SECOND, "b") == 1 && under(SECOND, "default") == 1 && under(SECOND, "a") == 0);
+    assert_int_equal(rig_sql_number("SELECT count(*) FROM encryption_key_history WHERE what = 'rewrap' AND key_name = "
+                                    "'a' AND result = 'UNWRAP'"),
+                     1);
+    keyring_free(ring);
+}
+
+/* Who left the old KEK behind in a service that refuses it is asked once, not for every key. */
+static void keys_under_a_lost_kek_are_told_and_the_others_go_on(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain();
+    struct keyring_rewrap_all done;
+    struct seen seen = {0};
+    create(ring, "a", SERVICE);
+    create(ring, "b", SERVICE);
+    create(ring, "c", NULL);
+    control->rv = CKR_KEY_FUNCTION_NOT_PERMITTED;
+    snprintf(control->code, sizeof control->code, "DisabledException");
+    int asked = control->decrypts;
+    assert_status(ENVELOPE_E_KEK_REFUSED,
+                  keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND}, see, &seen, &done));
+    assert_error_says("2 of 4 keys");
+    assert_true(done.looked == 4 && done.failed == 2 && seen.failed == 2 && done.versions.moved == 2);
+    assert_int_equal(control->decrypts, asked + 1);
+    assert_non_null(strstr(seen.failures, "a;"));
+    assert_non_null(strstr(seen.failures, "b;"));
+    assert_true(under(SERVICE, "a") == 1 && under(SECOND, "c") == 1);
+    control->rv = CKR_OK;
+    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND}, NULL, NULL, &done));
+    assert_true(done.versions.moved == 2 && done.versions.kept == 2 && under(SECOND, "%") == 4);
+    keyring_free(ring);
+}
+
+static void refuse(void)
+{
+    control->rv = CKR_KEY_FUNCTION_NOT_PERMITTED;
+    snprintf(control->code, sizeof control->code, "DisabledException");
+}
+
+static void a_kek_that_cannot_be_moved_to_is_one_error(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain();
+    struct keyring_rewrap_all done;
+    struct seen seen = {0};
+    create(ring, "a", NULL);
+    create(ring, "b", NULL);
+    int64_t counter = rig_sql_number("SELECT change_counter FROM store_meta");
+    assert_status(ENVELOPE_E_KEK_UNKNOWN,
+                  keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = MISSING}, see, &seen, &done));
+    assert_status(
+        ENVELOPE_E_ARGUMENT,
+        keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND, .version = 1}, see, &seen, &done));
+    assert_true(seen.count == 0 && done.looked == 0);
+    assert_true(rig_sql_number("SELECT change_counter FROM store_meta") == counter);
+    assert_int_equal(rig_sql_number("SELECT count(*) FROM encryption_kek"), 1);
+    /* It is lost after the first key: the second one's failure ends it. */
+    seen.then = refuse;
+    assert_status(ENVELOPE_E_KEK_REFUSED,
+                  keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SERVICE}, see, &seen, &done));
+    assert_error_says("1 of 3 keys moved");
+    assert_true(done.looked == 2 && done.failed == 1 && seen.count == 2);
+    assert_int_equal(under(SERVICE, "%"), 1);
+    control->rv = CKR_OK;
+    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SERVICE}, NULL, NULL, &done));
+    assert_true(done.versions.moved == 2 && done.versions.kept == 1 && under(SERVICE, "%") == 3);
+    keyring_free(ring);
+}
+
+static void without_a_kek_each_key_is_wrapped_anew_under_its_own(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain();
+    struct keyring_rewrap_all done;
+    create(ring, "a", SECOND);
+    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){0}, NULL, NULL, &done));
+    assert_true(done.versions.moved == 2 && done.versions.kept == 0);
+    assert_true(under(SECOND, "a") == 1 && under(SECOND, "default") == 0);
+    assert_ok(store_check(keyring_store(ring)));
+    keyring_free(ring);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(every_key_moves_and_messages_go_on),           TEST(only_what_is_under_the_named_kek_moves),
+        TEST(one_damaged_key_is_told_and_the_others_go_on), TEST(keys_under_a_lost_kek_are_told_and_the_others_go_on),
+        TEST(a_kek_that_cannot_be_moved_to_is_one_error),   TEST(without_a_kek_each_key_is_wrapped_anew_under_its_own),
+    };
+    return cmocka_run_group_tests(tests, group_setup, keyring_rig_teardown);
+}
