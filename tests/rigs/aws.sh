@@ -91,10 +91,74 @@ says "pair-encrypt alias/rsa - $dek" "CKR_KEY_TYPE_INCONSISTENT *another kind*"
 says "random 3000" "ok *"
 [[ ${#reply} = 6003 ]] || fail "3000 random bytes came as ${#reply} characters"
 
+# --- data keys: made by KMS, bound to their associated data ---
+aws_rig_do counts '{}' >/dev/null
+says "data-key alias/first financial/3 32" "ok *"
+read -r _ made value here <<<"$reply"
+[[ -z $here && ${#value} = 64 ]] || fail "not made by the service: $reply"
+says "decrypt alias/first financial/3 $made" "ok $value"
+says "decrypt alias/first financial/4 $made" "CKR_ENCRYPTED_DATA_INVALID *"
+says "wrapped-key alias/first financial/3 48" "ok *"
+[[ $reply != *here ]] || fail "a key that nobody asked for was made here: $reply"
+says "decrypt alias/first financial/3 ${reply#ok }" "ok *"
+[[ ${#reply} = 99 ]] || fail "48 bytes: $reply"
+[[ $(aws_rig_count GenerateDataKey) = 1 && $(aws_rig_count GenerateDataKeyWithoutPlaintext) = 1 ]] ||
+    fail "data keys were not made by the service"
+says "data-key alias/first - 1100" "ok * here" # more than KMS makes at once
+read -r _ made value _ <<<"$reply"
+says "decrypt alias/first - $made" "ok $value"
+fault GenerateDataKey cut
+says "data-key alias/first - 32" "CKR_DEVICE_REMOVED *"
+clear
+fault GenerateDataKey bad-json
+says "data-key alias/first - 32" "CKR_DEVICE_ERROR *"
+clear
+
+# --- many pieces: one call each, and each has its own outcome ---
+aws_rig_do counts '{}' >/dev/null
+says "many encrypt alias/first - financial/1:$dek -:00ff financial/2:$dek" "ok | ok:* | ok:* | ok:*"
+IFS='|:' read -r _ _ one _ two _ three <<<"${reply// /}"
+says "many decrypt alias/first - financial/1:$one x:$two -:00 financial/2:$three ?financial/2:$three" \
+    "CKR_ENCRYPTED_DATA_INVALID item 2 of 5: *InvalidCiphertextException* | ok:$dek | CKR_ENCRYPTED_DATA_INVALID \
+| CKR_ENCRYPTED_DATA_INVALID | ok:$dek | ok:"
+[[ $(aws_rig_count Encrypt) = 3 && $(aws_rig_count Decrypt) = 5 ]] || fail "not one call each"
+says "many rewrap alias/first alias/second financial/1>new:$one x:$two -:$two" \
+    "CKR_ENCRYPTED_DATA_INVALID item 2 of 3: * | ok:* | CKR_ENCRYPTED_DATA_INVALID | ok:*"
+moved=${reply#*ok:} moved=${moved%% *}
+says "decrypt alias/second new $moved" "ok $dek"
+says "many-round alias/first 40" "ok"
+fault Decrypt denied 1
+says "many decrypt alias/first - financial/1:$one financial/2:$three" \
+    "CKR_USER_NOT_LOGGED_IN item 1 of 2: * | CKR_USER_NOT_LOGGED_IN | ok:$dek"
+clear
+lost="many decrypt alias/first - financial/1:$one financial/2:$three -:$two"
+for kind in silent throttle; do # nobody waits for each of them
+    begin=$SECONDS
+    fault Decrypt "$kind"
+    says "$lost" "CKR_DEVICE_* item 1 of 3: * | CKR_DEVICE_* | CKR_DEVICE_* | CKR_DEVICE_*"
+    ((SECONDS - begin <= 7)) || fail "three items took $((SECONDS - begin)) s"
+    clear
+done
+
+# --- versions ---
+says "versions alias/first" "ok 1 1 0"
+says "rotate alias/first" "CKR_ACTION_PROHIBITED *rotate = yes*"
+restart "rotate = yes"
+says "rotate alias/first" "ok 0" # the rotation has begun; KMS tells no number
+says "versions alias/first" "ok 2 1 0"
+says "decrypt alias/first financial/3 $blob" "ok $dek"
+says "min-versions alias/first 2 -" "CKR_FUNCTION_NOT_SUPPORTED *aws-kms*"
+aws_rig_do counts '{}' >/dev/null
+fault RotateKeyOnDemand cut
+says "rotate alias/first" "CKR_DEVICE_REMOVED *"
+[[ $(aws_rig_count RotateKeyOnDemand) = 1 ]] || fail "a key may have been rotated twice"
+clear
+
 # --- key states: refused at once, and again in use without a restart ---
 key_state "$RIG_FIRST_ARN" Disabled
 says "decrypt alias/first financial/3 $blob" "CKR_KEY_FUNCTION_NOT_PERMITTED *disabled*DisabledException*"
 says "unwrap alias/first tenant-7 $wrapped" "CKR_KEY_FUNCTION_NOT_PERMITTED *"
+says "data-key alias/first - 32" "CKR_KEY_FUNCTION_NOT_PERMITTED *disabled*"
 key_state "$RIG_FIRST_ARN" Enabled
 says "decrypt alias/first financial/3 $blob" "ok $dek"
 key_state "$RIG_FIRST_ARN" PendingDeletion
