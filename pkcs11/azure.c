@@ -12,6 +12,7 @@
 #include "web.h"
 
 static const char *const auth_names[] = {[AZURE_AUTH_CLIENT_SECRET] = "client-secret",
+                                         [AZURE_AUTH_CERTIFICATE] = "client-certificate",
                                          [AZURE_AUTH_WORKLOAD] = "workload-identity",
                                          [AZURE_AUTH_MANAGED] = "managed-identity"};
 enum { AUTH_COUNT = sizeof auth_names / sizeof auth_names[0] };
@@ -68,6 +69,12 @@ static envelope_status check_auth(struct azure *azure)
         return missing(settings, "tenant, or AZURE_TENANT_ID");
     if (azure->auth != AZURE_AUTH_MANAGED && !client_id)
         return missing(settings, "client-id, or AZURE_CLIENT_ID");
+    if (azure->auth == AZURE_AUTH_CERTIFICATE && !settings->credentials_file &&
+        !local_env("AZURE_CLIENT_CERTIFICATE_PATH"))
+        return missing(settings, "credentials-file, or AZURE_CLIENT_CERTIFICATE_PATH");
+    if (azure->auth != AZURE_AUTH_CERTIFICATE && settings->credentials_file)
+        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: credentials-file means nothing to auth = %s",
+                           settings->label, settings->auth);
     if (tenant && tenant[strspn(tenant, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.")])
         return error_raise(ENVELOPE_E_CONFIG, "[token %s]: tenant must be a directory's id or domain", settings->label);
     if ((tenant && !(azure->tenant = text_copy(tenant))) || (client_id && !(azure->client_id = text_copy(client_id))))
@@ -108,6 +115,7 @@ static void azure_close(void *state)
     free(azure->tenant);
     free(azure->client_id);
     free(azure->imds_endpoint);
+    free(azure->identity_endpoint);
     free(azure);
 }
 
@@ -126,6 +134,8 @@ static envelope_status azure_open(const struct token_settings *settings, void **
         status = check_auth(azure);
     if (!status)
         status = find_resource(azure);
+    if (!status && azure->auth == AZURE_AUTH_MANAGED)
+        status = azure_choose_identity(azure);
     if (status) {
         azure_close(azure);
         return status;

@@ -2,7 +2,8 @@
  * Azure Key Vault and Azure Managed HSM as backends: what their parts share. docs/bridge-clouds.md says what they do.
  *
  * azure.c        settings checked, calls handed out
- * azure_auth.c   client secret, workload identity, managed identity
+ * azure_auth.c   access tokens from Entra ID: client secret, certificate, workload identity
+ * azure_identity.c   and from the machine: managed identity
  * azure_keys.c   list, describe, create, delete
  * azure_crypt.c  encrypt, decrypt, move between keys, random
  * azure_reply.c  requests, and what refusals mean
@@ -15,7 +16,9 @@
 #include "backend.h"
 #include "names.h"
 
-enum azure_auth { AZURE_AUTH_CLIENT_SECRET, AZURE_AUTH_WORKLOAD, AZURE_AUTH_MANAGED };
+enum azure_auth { AZURE_AUTH_CLIENT_SECRET, AZURE_AUTH_CERTIFICATE, AZURE_AUTH_WORKLOAD, AZURE_AUTH_MANAGED };
+/* Who speaks for a managed identity. */
+enum azure_identity { AZURE_IDENTITY_INSTANCE, AZURE_IDENTITY_APP_SERVICE, AZURE_IDENTITY_ARC };
 
 enum { AZURE_NAME_MAX = 127, AZURE_VERSION_MAX = 64 };
 
@@ -28,7 +31,10 @@ struct azure {
     char *resource;                 /* https://vault.azure.net: what an access token must be for */
     enum azure_auth auth;
     char *authority, *tenant, *client_id; /* client_id may be NULL with a managed identity */
+    enum azure_identity identity;
     char *imds_endpoint;
+    char *identity_endpoint; /* App Service's or Arc's, NULL where there is none */
+    const char *proof_dir;   /* of Arc's agent, with a slash at its end */
 };
 
 /* A key's id: NAME/VERSION. An id without a version means the newest one. */
@@ -62,6 +68,12 @@ enum backend_step azure_judge(const struct azure *azure, struct backend_call *ca
                               const char *doing, const char *key);
 enum backend_step azure_bad_reply(const struct azure *azure, struct backend_call *call, const char *doing,
                                   const char *problem);
+
+/* --- azure_identity.c --- */
+/* By the environment. */
+envelope_status azure_choose_identity(struct azure *azure);
+enum backend_step azure_step_identity(const struct azure *azure, struct backend_call *call,
+                                      const struct http_reply *reply, struct http_request *request);
 
 /* --- the steps --- */
 enum backend_step azure_step_auth(const struct azure *azure, struct backend_call *call, const struct http_reply *reply,

@@ -82,6 +82,9 @@ enum backend_step azure_step_admin(const struct azure *azure, struct backend_cal
         return call->op == BACKEND_CREATE ? begin_create(azure, call, request) : ask_delete(azure, call, request);
     enum backend_step step =
         azure_judge(azure, call, reply, doing[call->stage], call->op == BACKEND_CREATE ? call->label : call->key);
+    /* A name that a deleted key still holds is taken, too. */
+    if (call->stage == STAGE_CREATE && step == BACKEND_FAILED && call->rv == CKR_KEY_HANDLE_INVALID)
+        call->rv = CKR_TEMPLATE_INCONSISTENT;
     if (call->stage != STAGE_LOOK)
         return step == BACKEND_DONE && call->stage == STAGE_CREATE ? on_created(azure, call, reply) : step;
     if (step == BACKEND_FAILED && call->rv == CKR_KEY_HANDLE_INVALID && reply->status == 404)

@@ -266,6 +266,11 @@ static enum backend_step on_key(const struct azure *azure, struct backend_call *
     struct azure_id id;
     bool usable = false;
     enum backend_step step = azure_read_bundle(azure, call, reply, &key, &usable);
+    /* Azure itself lets a disabled RSA key wrap: only what needs the private key is refused there. */
+    if (step == BACKEND_DONE && usable && !key.enabled)
+        step = backend_fail(call, CKR_KEY_FUNCTION_NOT_PERMITTED,
+                            error_raise(ENVELOPE_E_KEK_REFUSED, "[token %s]: the key %s is %s", azure->settings->label,
+                                        target_of(call), key.state));
     if (step == BACKEND_DONE && (!usable || !key.can_encrypt))
         step = backend_fail(call, CKR_KEY_FUNCTION_NOT_PERMITTED,
                             error_raise(ENVELOPE_E_KEK_REFUSED, "[token %s]: the key %s is not meant to encrypt",

@@ -7,18 +7,15 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <openssl/bio.h>
-#include <openssl/evp.h>
-#include <openssl/pem.h>
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/libctx.h"
 #include "json.h"
+#include "jwt.h"
 #include "local.h"
 #include "web.h"
 
-enum { METADATA_TIMEOUT_SECONDS = 2, ASSERTION_SECONDS = 3600, SIGNATURE_MAX = 1024 };
+enum { METADATA_TIMEOUT_SECONDS = 2, ASSERTION_SECONDS = 3600 };
 
 static const char scope[] = "https://www.googleapis.com/auth/cloudkms";
 static const char *const sources[] = {
@@ -31,73 +28,28 @@ static enum backend_step fail(struct backend_call *call, envelope_status raised)
 
 /* --- Service account --- */
 
-static EVP_PKEY *read_key(const struct buffer *pem)
+static void write_header(struct buffer *header, const char *key_id)
 {
-    OSSL_LIB_CTX *context = libctx_private();
-    BIO *text = context ? BIO_new_mem_buf(pem->bytes, (int)pem->length) : NULL;
-    EVP_PKEY *key = text ? PEM_read_bio_PrivateKey_ex(text, NULL, NULL, NULL, context, NULL) : NULL;
-    BIO_free(text);
-    if (key && !EVP_PKEY_is_a(key, "RSA")) {
-        EVP_PKEY_free(key);
-        return NULL;
+    buffer_append_text(header, "{\"alg\":\"RS256\",\"typ\":\"JWT\"");
+    if (key_id) {
+        buffer_append_text(header, ",\"kid\":");
+        buffer_append_json(header, key_id);
     }
-    return key;
+    buffer_append_text(header, "}");
 }
 
-/* Appends "." and the RS256 signature of what the buffer holds. */
-static envelope_status sign(struct buffer *assertion, const struct buffer *pem)
+static void write_claims(struct buffer *claims, const char *email, const char *audience)
 {
-    EVP_PKEY *key = read_key(pem);
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    uint8_t signature[SIGNATURE_MAX];
-    size_t length = sizeof signature;
-    envelope_status status = ENVELOPE_OK;
-    if (!key)
-        status = error_raise(ENVELOPE_E_HSM_LOGIN, "its private_key is no RSA key in PEM form");
-    else if (!context || EVP_DigestSignInit_ex(context, NULL, "SHA256", libctx_private(), NULL, key, NULL) <= 0 ||
-             EVP_DigestSign(context, signature, &length, assertion->bytes, assertion->length) <= 0)
-        status = error_raise(ENVELOPE_E_CRYPTO, "libcrypto cannot sign with its private_key");
-    if (!status) {
-        buffer_append_text(assertion, ".");
-        web_append_base64url(assertion, signature, length);
-    }
-    EVP_MD_CTX_free(context);
-    EVP_PKEY_free(key);
-    return status;
-}
-
-static void append_part(struct buffer *assertion, const struct buffer *json)
-{
-    web_append_base64url(assertion, json->bytes, json->length);
-}
-
-/* header.claims, not signed yet. */
-static void write_assertion(struct buffer *assertion, const char *email, const char *key_id, const char *audience)
-{
-    struct buffer part = {0};
     char times[80];
     int64_t now = clock_wall() / CLOCK_SECOND;
-    buffer_append_text(&part, "{\"alg\":\"RS256\",\"typ\":\"JWT\"");
-    if (key_id) {
-        buffer_append_text(&part, ",\"kid\":");
-        buffer_append_json(&part, key_id);
-    }
-    buffer_append_text(&part, "}");
-    append_part(assertion, &part);
-    buffer_append_text(assertion, ".");
-    buffer_reset(&part);
-    buffer_append_text(&part, "{\"iss\":");
-    buffer_append_json(&part, email);
-    buffer_append_text(&part, ",\"scope\":");
-    buffer_append_json(&part, scope);
-    buffer_append_text(&part, ",\"aud\":");
-    buffer_append_json(&part, audience);
+    buffer_append_text(claims, "{\"iss\":");
+    buffer_append_json(claims, email);
+    buffer_append_text(claims, ",\"scope\":");
+    buffer_append_json(claims, scope);
+    buffer_append_text(claims, ",\"aud\":");
+    buffer_append_json(claims, audience);
     snprintf(times, sizeof times, ",\"iat\":%" PRId64 ",\"exp\":%" PRId64 "}", now, now + ASSERTION_SECONDS);
-    buffer_append_text(&part, times);
-    append_part(assertion, &part);
-    if (!buffer_ok(&part))
-        assertion->failed = true;
-    buffer_clear(&part);
+    buffer_append_text(claims, times);
 }
 
 /* https://oauth2.googleapis.com/token; whoever can name another one could have the assertion sent to them. */
@@ -129,8 +81,15 @@ static envelope_status make_assertion(const struct gcp *gcp, const json_t *file,
         status = http_request_url(request, "%s", uri);
     if (status)
         return status;
-    write_assertion(assertion, email, json_member(file, "private_key_id"), uri);
-    return buffer_ok(assertion) ? sign(assertion, pem) : ENVELOPE_E_NO_MEMORY;
+    struct buffer header = {0}, claims = {0};
+    EVP_PKEY *key = jwt_read_key(pem);
+    write_header(&header, json_member(file, "private_key_id"));
+    write_claims(&claims, email, uri);
+    status = key ? jwt_sign(&header, &claims, JWT_RS256, key, assertion) : ENVELOPE_E_HSM_LOGIN;
+    EVP_PKEY_free(key);
+    buffer_clear(&header);
+    buffer_clear(&claims);
+    return status;
 }
 
 /* Read anew each time: keys are rotated. */

@@ -154,7 +154,7 @@ static const struct {
     {"client-secret-file", "azure-key-vault azure-managed-hsm"},
     {"authority", "azure-key-vault azure-managed-hsm"},
     {"key-ring", "gcp-kms"},
-    {"credentials-file", "gcp-kms"},
+    {"credentials-file", "azure-key-vault azure-managed-hsm gcp-kms"},
 };
 
 static const struct config_key *key_named(const char *name)

@@ -46,7 +46,7 @@ struct token_settings {
     char *role;
     char *role_id_file, *secret_id_file, *jwt_file;
 
-    /* azure-key-vault, azure-managed-hsm: address, auth, imds_endpoint, jwt_file too */
+    /* azure-key-vault, azure-managed-hsm: address, auth, imds_endpoint, jwt_file, credentials_file too */
     char *tenant, *client_id, *client_secret_file, *authority;
 
     /* gcp-kms: endpoint, imds_endpoint, auth too */

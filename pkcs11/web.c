@@ -232,6 +232,21 @@ static int64_t seconds_of(const json_t *value)
     return seconds > 0 && seconds <= LIFETIME_MAX_SECONDS ? (int64_t)seconds : 0;
 }
 
+/* Azure's App Service tells the time of the end only, in seconds since 1970. */
+static int64_t lifetime_of(const json_t *root)
+{
+    const json_t *left = json_object_get(root, "expires_in"), *end = json_object_get(root, "expires_on");
+    long long when = 0;
+    if (left || !end)
+        return left ? seconds_of(left) : 0;
+    if (json_is_integer(end))
+        when = json_integer_value(end);
+    else if (!json_is_string(end) || sscanf(json_string_value(end), "%12lld", &when) != 1)
+        return 0;
+    when -= clock_wall() / CLOCK_SECOND;
+    return when > 0 && when <= LIFETIME_MAX_SECONDS ? (int64_t)when : 0;
+}
+
 enum backend_step web_take_token(struct backend_call *call, const struct http_reply *reply, const char *source)
 {
     struct buffer body = {0}, token = {0};
@@ -239,7 +254,7 @@ enum backend_step web_take_token(struct backend_call *call, const struct http_re
     buffer_append(&body, reply->body.bytes, reply->body.length);
     bool taken = json_take_secrets(&body, &secret, 1) && secret.found && token.length;
     json_t *root = json_read(&body);
-    int64_t seconds = root ? seconds_of(json_object_get(root, "expires_in")) : 0;
+    int64_t seconds = root ? lifetime_of(root) : 0;
     json_decref(root);
     buffer_clear(&body);
     enum backend_step step = BACKEND_DONE;

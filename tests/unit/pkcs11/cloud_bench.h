@@ -14,10 +14,13 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
+#include <openssl/evp.h>
+#include <openssl/rsa.h>
 
 #include "backends.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "web.h"
 
 struct bench {
     const struct backend *backend;
@@ -122,6 +125,28 @@ static inline struct backend_call crypt_call(enum backend_op op, enum backend_ci
                                  .has_aad = aad != NULL,
                                  .aad = (const uint8_t *)aad,
                                  .aad_length = aad ? strlen(aad) : 0};
+}
+
+/* The two parts of a token, JSON, once its signature was found to be the key's; it ends the request's body. */
+static inline void read_jwt(const char *jwt, EVP_PKEY *key, bool pss, struct buffer *header, struct buffer *claims)
+{
+    struct buffer signature = {0};
+    const char *dot = strchr(jwt, '.'), *last = dot ? strchr(dot + 1, '.') : NULL;
+    assert_non_null(last);
+    assert_true(web_append_unbase64url(header, jwt, (size_t)(dot - jwt)));
+    assert_true(web_append_unbase64url(claims, dot + 1, (size_t)(last - dot - 1)));
+    assert_true(web_append_unbase64url(&signature, last + 1, strlen(last + 1)));
+    EVP_MD_CTX *context = EVP_MD_CTX_new();
+    EVP_PKEY_CTX *rsa = NULL;
+    assert_int_equal(EVP_DigestVerifyInit(context, &rsa, EVP_sha256(), NULL, key), 1);
+    if (pss)
+        assert_true(EVP_PKEY_CTX_set_rsa_padding(rsa, RSA_PKCS1_PSS_PADDING) > 0 &&
+                    EVP_PKEY_CTX_set_rsa_pss_saltlen(rsa, 32) > 0);
+    assert_int_equal(
+        EVP_DigestVerify(context, signature.bytes, signature.length, (const unsigned char *)jwt, (size_t)(last - jwt)),
+        1);
+    EVP_MD_CTX_free(context);
+    buffer_clear(&signature);
 }
 
 /* A file in the working directory, for secrets and tokens. */

@@ -45,6 +45,7 @@ static void open_vault(struct bench *bench)
 
 static void open_hsm(struct bench *bench)
 {
+    unsetenv("IDENTITY_ENDPOINT");
     bench->settings = (struct token_settings){.address = (char *)"https://myhsm.managedhsm.azure.net",
                                               .auth = (char *)"managed-identity"};
     bench_open(bench, &azure_hsm_backend);
@@ -104,6 +105,18 @@ static void a_blob_names_its_version_and_binds_the_associated_data(void **state)
     begin(&bench, crypt_call(BACKEND_DECRYPT, BACKEND_AEAD, KEY, blob, NULL));
     answer(&bench, 200, RESULT("SGVsbG8")); /* too short for any binding */
     assert_refused(&bench, BACKEND_FAILED, CKR_ENCRYPTED_DATA_INVALID, "other associated data");
+    bench_close(&bench);
+}
+
+/* The service would let it: wrapping needs the public key only. */
+static void nothing_is_wrapped_under_a_disabled_key(void **state)
+{
+    struct bench bench = {0};
+    (void)state;
+    open_vault(&bench);
+    begin(&bench, crypt_call(BACKEND_ENCRYPT, BACKEND_AEAD, KEY, "Hello", "abc"));
+    answer(&bench, 200, RSA_BUNDLE("kek", "false"));
+    assert_refused(&bench, BACKEND_FAILED, CKR_KEY_FUNCTION_NOT_PERMITTED, "disabled");
     bench_close(&bench);
 }
 
@@ -385,6 +398,10 @@ static void making_a_key_never_makes_a_version_of_one_that_is_there(void **state
     begin(&bench, call);
     answer(&bench, 200, RSA_BUNDLE("kek", "true"));
     assert_refused(&bench, BACKEND_FAILED, CKR_TEMPLATE_INCONSISTENT, "already");
+    begin(&bench, call);
+    answer(&bench, 404, NOT_FOUND);
+    answer(&bench, 409, INNER_ERROR("Conflict", "ObjectIsDeletedButRecoverable")); /* the name is taken, too */
+    assert_refused(&bench, BACKEND_FAILED, CKR_TEMPLATE_INCONSISTENT, "can be recovered");
     call.type = BACKEND_KEY_SYMMETRIC;
     call.bits = 256;
     begin(&bench, call);
@@ -514,6 +531,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(oaep_wraps_under_the_version_named),
         cmocka_unit_test(a_blob_names_its_version_and_binds_the_associated_data),
+        cmocka_unit_test(nothing_is_wrapped_under_a_disabled_key),
         cmocka_unit_test(rewrap_decrypts_and_encrypts_and_says_so),
         cmocka_unit_test(a_dry_run_yields_nothing),
         cmocka_unit_test(a_managed_hsm_encrypts_with_gcm_and_keeps_iv_and_tag),

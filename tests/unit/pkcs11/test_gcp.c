@@ -1,11 +1,8 @@
 /* What the Google Cloud KMS backend asks, and what it makes of answers, in the shapes of the REST reference (v1). */
-#include <openssl/evp.h>
 #include <openssl/pem.h>
-#include <openssl/rsa.h>
 
 #include "cloud_bench.h"
 #include "gcp.h"
-#include "web.h"
 
 #define RING "projects/my-project/locations/europe-west1/keyRings/prod"
 #define BASE "https://cloudkms.googleapis.com/v1/"
@@ -322,17 +319,12 @@ static EVP_PKEY *write_account(const char *path, const char *type, const char *t
     return key;
 }
 
-static void unbase64url(const char *from, const char *end, struct buffer *to)
-{
-    assert_true(web_append_unbase64url(to, from, (size_t)(end - from)));
-}
-
 static void a_service_account_signs_an_assertion_that_verifies(void **state)
 {
     static const char path[] = "test_gcp_account.json";
     static const char form[] = "grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Ajwt-bearer&assertion=";
     struct bench bench = {.settings = {.auth = (char *)"service-account", .credentials_file = (char *)path}};
-    struct buffer header = {0}, claims = {0}, signature = {0};
+    struct buffer header = {0}, claims = {0};
     (void)state;
     EVP_PKEY *key = write_account(path, "service_account", "https://oauth2.googleapis.com/token");
     open_ring(&bench);
@@ -342,12 +334,7 @@ static void a_service_account_signs_an_assertion_that_verifies(void **state)
     assert_string_equal(bench.request.url, "https://oauth2.googleapis.com/token");
     const char *body = buffer_text(&bench.request.body);
     assert_int_equal(strncmp(body, form, sizeof form - 1), 0);
-    const char *assertion = body + sizeof form - 1, *dot = strchr(assertion, '.');
-    const char *last = dot ? strchr(dot + 1, '.') : NULL;
-    assert_non_null(last);
-    unbase64url(assertion, dot, &header);
-    unbase64url(dot + 1, last, &claims);
-    unbase64url(last + 1, last + strlen(last), &signature);
+    read_jwt(body + sizeof form - 1, key, false, &header, &claims);
     assert_string_equal(buffer_text(&header), "{\"alg\":\"RS256\",\"typ\":\"JWT\",\"kid\":\"0a1b\"}");
     long long issued = 0, expires = 0;
     assert_int_equal(
@@ -358,12 +345,6 @@ static void a_service_account_signs_an_assertion_that_verifies(void **state)
                &issued, &expires),
         2);
     assert_int_equal(expires - issued, 3600);
-    EVP_MD_CTX *context = EVP_MD_CTX_new();
-    assert_int_equal(EVP_DigestVerifyInit(context, NULL, EVP_sha256(), NULL, key), 1);
-    assert_int_equal(EVP_DigestVerify(context, signature.bytes, signature.length, (const unsigned char *)assertion,
-                                      (size_t)(last - assertion)),
-                     1);
-    EVP_MD_CTX_free(context);
     EVP_PKEY_free(key);
     answer(&bench, 200, "{\"access_token\":\"ya29.new\",\"expires_in\":3599,\"token_type\":\"Bearer\"}");
     assert_int_equal(bench.step, BACKEND_DONE);
@@ -373,7 +354,6 @@ static void a_service_account_signs_an_assertion_that_verifies(void **state)
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "Invalid JWT Signature");
     buffer_clear(&header);
     buffer_clear(&claims);
-    buffer_clear(&signature);
     unlink(path);
     bench_close(&bench);
 }
