@@ -220,33 +220,17 @@ static bool is_keyed(const struct reference_context *context, bool encrypt, uint
     return context->current && context->dek_id == dek_id && context->encrypt == encrypt;
 }
 
-/* The DEK of a reference that this thread has not at hand. NULL: refused. */
-RARE static const struct reference_hold *find_dek(const struct reference_cipher *cipher, bool encrypt, void *ctx,
-                                                  const struct reference_init *init, enum looks looks)
-{
-    const struct reference_hold *hold = NULL;
-    if (!is_usable(cipher, init->key, init->keylen, looks)) {
-        (void)refuse_init(cipher, ctx, why_unusable(cipher, init->keylen, looks));
-        return NULL;
-    }
-    envelope_status status = reference_thread_begin(cipher->set->ring, init->key, 0, encrypt, &hold);
-    if (status == ENVELOPE_OK)
-        return hold;
-    (void)refuse_init(cipher, ctx, status);
-    return NULL;
-}
-
 static int reference_key_init(const struct reference_cipher *cipher, bool encrypt, void *ctx,
                               const struct reference_init *init, enum looks looks)
 {
-    const struct reference_hold *hold = NULL;
-    bool fits = init->keylen == REFERENCE_SIZE && cipher->use == REFERENCE_TAKEN;
-    if (init->params && fits && makes_own_ivs(init->params) && is_usable(cipher, init->key, init->keylen, looks))
+    if (!is_usable(cipher, init->key, init->keylen, looks))
+        return refuse_init(cipher, ctx, why_unusable(cipher, init->keylen, looks));
+    if (makes_own_ivs(init->params))
         return refuse_own_ivs(cipher);
-    if (fits && cipher->set->failure == ENVELOPE_OK)
-        hold = reference_thread_hit(cipher->set->ring, init->key, encrypt);
-    if (!hold && !(hold = find_dek(cipher, encrypt, ctx, init, looks)))
-        return 0;
+    const struct reference_hold *hold;
+    envelope_status status = reference_thread_begin(cipher->set->ring, init->key, 0, encrypt, &hold);
+    if (status != ENVELOPE_OK)
+        return refuse_init(cipher, ctx, status);
     bool made;
     struct reference_context *context = reference_context_claim(ctx, &made);
     if (!context)
@@ -307,15 +291,6 @@ void reference_note_iv_length(struct reference_cipher *cipher, const OSSL_PARAM 
         atomic_store_explicit(&cipher->knows_iv_length, false, memory_order_relaxed);
 }
 
-/* strcmp(), of a constant and in line: `size` counts its NUL. */
-static inline __attribute__((always_inline)) bool is_name(const char *name, const char *constant, size_t size)
-{
-    for (size_t i = 0; i < size; i++)
-        if (name[i] != constant[i])
-            return false;
-    return true;
-}
-
 /*
  * libcrypto asks every new context for the length of its key and of its IV, and the ciphers search what they are asked
  * for every name they know: a fifth of the time that a short message takes.
@@ -327,11 +302,11 @@ int reference_get_ctx_params(const struct reference_cipher *cipher, void *ctx, O
     if (!simple)
         return cipher->get_ctx_params(ctx, params);
     const size_t *answer = NULL;
-    const char *name = params[0].key;
-    if (cipher->knows_key_length && is_name(name, OSSL_CIPHER_PARAM_KEYLEN, sizeof OSSL_CIPHER_PARAM_KEYLEN))
+    char first = params[0].key[0];
+    if (first == 'k' && cipher->knows_key_length && strcmp(params[0].key, OSSL_CIPHER_PARAM_KEYLEN) == 0)
         answer = &cipher->key_length;
-    else if (atomic_load_explicit(&cipher->knows_iv_length, memory_order_relaxed) &&
-             is_name(name, OSSL_CIPHER_PARAM_IVLEN, sizeof OSSL_CIPHER_PARAM_IVLEN))
+    else if (first == 'i' && atomic_load_explicit(&cipher->knows_iv_length, memory_order_relaxed) &&
+             strcmp(params[0].key, OSSL_CIPHER_PARAM_IVLEN) == 0)
         answer = &cipher->iv_length;
     if (!answer)
         return cipher->get_ctx_params(ctx, params);

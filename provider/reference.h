@@ -221,11 +221,6 @@ struct reference_hold {
     struct reference_shielded *shielded; /* the thread's, REFERENCE_SHIELDED of them */
 };
 /*
- * This thread's hold for the reference it used last, begun for one more message if counted. NULL: it was another one,
- * or the keyring must be asked.
- */
-const struct reference_hold *reference_thread_hit(const keyring *ring, const uint8_t *bytes, bool counted);
-/*
  * This thread's hold for reference bytes, or (bytes NULL) for a DEK id that a context has, begun for one more message
  * if counted. Good until the thread asks for another.
  */

@@ -3,7 +3,7 @@
  * Envelope, against the same cipher of the default provider with a raw key. As programs use them: a context per
  * message (with a counted IV, and with a random one, as a message needs), a context kept, and one kept whose cipher is
  * named every time.
- *     bench_reference REFERENCE-HEX [rounds]      under an openssl.cnf with key-references = all
+ *     bench_reference REFERENCE-HEX [rounds [cipher]]      under an openssl.cnf with key-references = all
  * The three ways take turns within every round, in CPU time of this thread, and the median of the rounds' ratios
  * counts: what else the machine does falls on all of them. Prints one line a case, marked where it is under 0.97.
  */
@@ -132,18 +132,22 @@ static void take_reference(const char *digits)
 
 int main(int argc, char **argv)
 {
-    if (argc < 2 || argc > 3) {
-        fprintf(stderr, "usage: bench_reference REFERENCE-HEX [rounds]\n");
+    if (argc < 2 || argc > 4) {
+        fprintf(stderr, "usage: bench_reference REFERENCE-HEX [rounds [cipher]]\n");
         return 2;
     }
     int rounds = argc > 2 ? (int)strtol(argv[2], NULL, 10) : 101;
+    const char *only = argc > 3 ? argv[3] : NULL;
     if (rounds < 1 || rounds > ROUNDS_MAX)
         rounds = 101;
     take_reference(argv[1]);
     static const char *const names[] = {"AES-256-GCM", "AES-256-CBC", "AES-256-CTR", "ChaCha20-Poly1305"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (only && strcmp(only, names[i]) != 0)
+            continue;
         for (int pattern = PATTERN_NEW; pattern <= PATTERN_KEPT_CIPHER; pattern++)
             for (int size = 0; size < SIZES; size++)
                 compare(names[i], (enum pattern)pattern, sizes[size], rounds);
+    }
     return 0;
 }
