@@ -10,8 +10,9 @@
 #include "refusal.h"
 #include "web.h"
 
-static const char *const auth_names[] = {
-    [GCP_AUTH_SERVICE_ACCOUNT] = "service-account", [GCP_AUTH_METADATA] = "metadata"};
+static const char *const auth_names[] = {[GCP_AUTH_SERVICE_ACCOUNT] = "service-account",
+                                         [GCP_AUTH_WORKLOAD] = "workload-identity",
+                                         [GCP_AUTH_METADATA] = "metadata"};
 enum { AUTH_COUNT = sizeof auth_names / sizeof auth_names[0] };
 
 static void work_free(void *memory)
@@ -19,6 +20,7 @@ static void work_free(void *memory)
     struct gcp_work *work = memory;
     names_clear(&work->names);
     free(work->page);
+    json_decref(work->config);
     buffer_clear(&work->secret);
     free(work);
 }

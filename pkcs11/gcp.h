@@ -3,6 +3,7 @@
  *
  * gcp.c        settings checked, calls handed out
  * gcp_auth.c   service account key, metadata server
+ * gcp_federation.c   workload identity federation
  * gcp_keys.c   list, describe, create
  * gcp_crypt.c  encrypt, decrypt, move between keys, random
  * gcp_reply.c  requests, checksums, and what refusals mean
@@ -15,7 +16,7 @@
 #include "backend.h"
 #include "names.h"
 
-enum gcp_auth { GCP_AUTH_SERVICE_ACCOUNT, GCP_AUTH_METADATA };
+enum gcp_auth { GCP_AUTH_SERVICE_ACCOUNT, GCP_AUTH_WORKLOAD, GCP_AUTH_METADATA };
 
 enum { GCP_PLAINTEXT_MAX = 4096, GCP_CIPHERTEXT_MAX = 8192, GCP_RANDOM_MIN = 8, GCP_RANDOM_MAX = 1024 };
 
@@ -32,8 +33,9 @@ struct gcp {
 /* What a call remembers between its steps (call->work). */
 struct gcp_work {
     char *page;           /* LIST */
+    json_t *config;       /* AUTHENTICATE: the credentials file */
     struct names names;   /* LIST: of the setting keys */
-    struct buffer secret; /* REWRAP: plaintext on its way */
+    struct buffer secret; /* REWRAP: plaintext on its way; AUTHENTICATE: a token on its way */
 };
 /* Made at first use; NULL with rv and the error set. */
 struct gcp_work *gcp_work(struct backend_call *call);
@@ -54,6 +56,20 @@ enum backend_step gcp_judge(const struct gcp *gcp, struct backend_call *call, co
                             const char *doing, const char *key);
 enum backend_step gcp_bad_reply(const struct gcp *gcp, struct backend_call *call, const char *doing,
                                 const char *problem);
+
+/* "2014-10-02T15:01:23.045123456Z", wall clock; 0 if it is no such time. */
+int64_t gcp_time_of(const char *text);
+
+/* --- gcp_auth.c --- */
+/* An address with a path, of a credentials file: https://, or http:// to this machine. what names the member. */
+envelope_status gcp_check_address(const struct gcp *gcp, const char *what, const char *url, bool with_query);
+
+/* --- gcp_federation.c --- */
+/* text: the credentials file. The errors do not name it. */
+envelope_status gcp_begin_federation(const struct gcp *gcp, struct backend_call *call, struct buffer *text,
+                                     struct http_request *request);
+enum backend_step gcp_step_federation(const struct gcp *gcp, struct backend_call *call, const struct http_reply *reply,
+                                      struct http_request *request);
 
 /* --- the steps --- */
 enum backend_step gcp_step_auth(const struct gcp *gcp, struct backend_call *call, const struct http_reply *reply,

@@ -52,17 +52,17 @@ static void write_claims(struct buffer *claims, const char *email, const char *a
     buffer_append_text(claims, times);
 }
 
-/* https://oauth2.googleapis.com/token; whoever can name another one could have the assertion sent to them. */
-static envelope_status check_token_uri(const struct gcp *gcp, const char *uri)
+envelope_status gcp_check_address(const struct gcp *gcp, const char *what, const char *url, bool with_query)
 {
     char host[256];
-    const char *slash = strstr(uri, "://") ? strchr(strstr(uri, "://") + 3, '/') : NULL;
-    size_t length = slash ? (size_t)(slash - uri) : strlen(uri);
-    if (length >= sizeof host || strpbrk(uri, "?#@"))
-        return error_raise(ENVELOPE_E_HSM_LOGIN, "its token_uri is no address of a token endpoint");
-    memcpy(host, uri, length);
+    const char *from = strstr(url, "://");
+    size_t length = from ? (size_t)(from - url) + 3 : 0;
+    length += strcspn(url + length, "/");
+    if (length >= sizeof host || strpbrk(url, with_query ? "#" : "?#"))
+        return error_raise(ENVELOPE_E_HSM_LOGIN, "the %s is no such address", what);
+    memcpy(host, url, length);
     host[length] = '\0';
-    return web_check_endpoint(gcp->settings, "token_uri of the credentials file", host);
+    return web_check_endpoint(gcp->settings, what, host);
 }
 
 static envelope_status make_assertion(const struct gcp *gcp, const json_t *file, const struct buffer *pem,
@@ -71,12 +71,13 @@ static envelope_status make_assertion(const struct gcp *gcp, const json_t *file,
     const char *type = json_member(file, "type"), *email = json_member(file, "client_email");
     const char *uri = json_member(file, "token_uri");
     if (!type || strcmp(type, "service_account") != 0)
-        return error_raise(ENVELOPE_E_HSM_LOGIN, "it is not of the type service_account; others are not supported");
+        return error_raise(ENVELOPE_E_HSM_LOGIN,
+                           "it is not of the type service_account; for external_account set auth = workload-identity");
     if (!email || !pem->length)
         return error_raise(ENVELOPE_E_HSM_LOGIN, "it has no client_email or no private_key");
     if (!uri)
         uri = "https://oauth2.googleapis.com/token";
-    envelope_status status = check_token_uri(gcp, uri);
+    envelope_status status = gcp_check_address(gcp, "token_uri of the credentials file", uri, false);
     if (!status)
         status = http_request_url(request, "%s", uri);
     if (status)
@@ -92,24 +93,13 @@ static envelope_status make_assertion(const struct gcp *gcp, const json_t *file,
     return status;
 }
 
-/* Read anew each time: keys are rotated. */
-static envelope_status ask_account(const struct gcp *gcp, struct http_request *request)
+static envelope_status ask_account(const struct gcp *gcp, struct buffer *text, struct http_request *request)
 {
-    const char *path =
-        gcp->settings->credentials_file ? gcp->settings->credentials_file : local_env("GOOGLE_APPLICATION_CREDENTIALS");
-    if (!path)
-        return error_raise(ENVELOPE_E_HSM_LOGIN,
-                           "[token %s]: no service account: set credentials-file or GOOGLE_APPLICATION_CREDENTIALS",
-                           gcp->settings->label);
-    struct buffer text = {0}, pem = {0}, assertion = {0};
+    struct buffer pem = {0}, assertion = {0};
     struct json_secret secret = {.name = "private_key", .to = &pem, .lines = true};
-    envelope_status status = local_read(path, &text);
-    bool taken = !status && json_take_secrets(&text, &secret, 1);
-    json_t *file = taken ? json_read(&text) : NULL;
-    if (!status && !file)
-        status = error_raise(ENVELOPE_E_HSM_LOGIN, "it is no JSON object");
-    if (!status)
-        status = make_assertion(gcp, file, &pem, &assertion, request);
+    json_t *file = json_take_secrets(text, &secret, 1) ? json_read(text) : NULL;
+    envelope_status status = file ? make_assertion(gcp, file, &pem, &assertion, request)
+                                  : error_raise(ENVELOPE_E_HSM_LOGIN, "it is no JSON object");
     if (!status) {
         request->method = HTTP_POST;
         web_form_add(&request->body, "grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
@@ -117,13 +107,30 @@ static envelope_status ask_account(const struct gcp *gcp, struct http_request *r
         status = http_request_header(request, "Content-Type", "application/x-www-form-urlencoded");
     }
     json_decref(file);
-    buffer_clear(&text);
     buffer_clear(&pem);
     buffer_clear(&assertion);
-    if (status)
-        return error_context(error_raise(ENVELOPE_E_HSM_LOGIN, "%s", error_text()),
-                             "the service account's key file \"%s\" cannot be used", path);
-    return buffer_ok(&request->body) ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
+    return status || buffer_ok(&request->body) ? status : ENVELOPE_E_NO_MEMORY;
+}
+
+/* A service account's key or what federation needs. Read anew each time: keys are rotated. */
+static envelope_status ask_by_file(const struct gcp *gcp, struct backend_call *call, struct http_request *request)
+{
+    const char *path =
+        gcp->settings->credentials_file ? gcp->settings->credentials_file : local_env("GOOGLE_APPLICATION_CREDENTIALS");
+    if (!path)
+        return error_raise(ENVELOPE_E_HSM_LOGIN,
+                           "[token %s]: no credentials: set credentials-file or GOOGLE_APPLICATION_CREDENTIALS",
+                           gcp->settings->label);
+    struct buffer text = {0};
+    envelope_status status = local_read(path, &text);
+    if (!status)
+        status = gcp->auth == GCP_AUTH_WORKLOAD ? gcp_begin_federation(gcp, call, &text, request)
+                                                : ask_account(gcp, &text, request);
+    buffer_clear(&text);
+    if (!status || status == ENVELOPE_E_NO_MEMORY)
+        return status;
+    return error_context(error_raise(ENVELOPE_E_HSM_LOGIN, "%s", error_text()),
+                         "the credentials file \"%s\" cannot be used", path);
 }
 
 /* --- Metadata server --- */
@@ -148,9 +155,11 @@ enum backend_step gcp_step_auth(const struct gcp *gcp, struct backend_call *call
         if (call->pin && *call->pin)
             return fail(call, error_raise(ENVELOPE_E_HSM_LOGIN, "[token %s]: auth = %s takes no PIN",
                                           gcp->settings->label, gcp->settings->auth));
-        envelope_status status = metadata ? ask_metadata(gcp, request) : ask_account(gcp, request);
+        envelope_status status = metadata ? ask_metadata(gcp, request) : ask_by_file(gcp, call, request);
         return status ? fail(call, status) : BACKEND_SEND;
     }
+    if (gcp->auth == GCP_AUTH_WORKLOAD)
+        return gcp_step_federation(gcp, call, reply, request);
     if (reply->transport != HTTP_OK)
         return fail(call, error_raise(ENVELOPE_E_HSM_LOGIN,
                                       "[token %s]: the metadata server is not reachable; is this a machine of Google "

@@ -20,8 +20,7 @@ static enum backend_step no_memory(struct backend_call *call)
     return backend_fail(call, CKR_HOST_MEMORY, error_raise(ENVELOPE_E_NO_MEMORY, "no memory for the list of keys"));
 }
 
-/* "2014-10-02T15:01:23.045123456Z"; 0 if it is no such time. */
-static int64_t time_of(const char *text)
+int64_t gcp_time_of(const char *text)
 {
     struct tm tm = {0};
     const char *rest = text ? strptime(text, "%Y-%m-%dT%H:%M:%S", &tm) : NULL;
@@ -46,7 +45,7 @@ static bool read_key(const struct gcp *gcp, const json_t *data, struct backend_k
     key->can_encrypt = key->can_decrypt = true;
     key->enabled = state && strcmp(state, "ENABLED") == 0;
     key->imported = json_is_true(json_object_get(data, "importOnly")) || (origin && *origin);
-    key->created = time_of(json_member(data, "createTime"));
+    key->created = gcp_time_of(json_member(data, "createTime"));
     text_printable(state ? state : "NO_PRIMARY", strlen(state ? state : "NO_PRIMARY"), key->state, sizeof key->state);
     key->id = text_copy(id);
     key->label = text_copy(name);
