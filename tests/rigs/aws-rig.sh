@@ -21,7 +21,8 @@ aws_rig_skip() {
     exit 77
 }
 
-# Prints the Python that has moto.
+# Prints the Python that has moto. A failure is remembered for ten minutes, so that many tests do not wait for a registry
+# one after the other.
 aws_rig_python() {
     local candidate venv=${XDG_CACHE_HOME:-$HOME/.cache}/envelope-rigs/moto-5.2
     for candidate in "${ENVELOPE_MOTO_PYTHON:-}" /usr/bin/python3 "$venv/bin/python"; do
@@ -34,9 +35,14 @@ aws_rig_python() {
     (
         flock 9
         "$venv/bin/python" -c 'import moto.server' 2>/dev/null && exit 0
-        rm -rf "$venv" && python3 -m venv "$venv" && "$venv/bin/pip" install -q 'moto[server]==5.2.*'
-    ) 9>"${venv%/*}/moto.lock" >"${venv%/*}/moto.log" 2>&1 ||
-        aws_rig_skip "moto is not installed (python3-moto) and PyPI does not give it: $(tail -n 1 "${venv%/*}/moto.log")"
+        [[ -z $(find "$venv.failed" -mmin -10 2>/dev/null) ]] || exit 1
+        rm -rf "$venv" "$venv.failed"
+        python3 -m venv "$venv" &&
+            timeout 300 "$venv/bin/pip" install -q --timeout 20 --retries 2 'moto[server]==5.2.*' >"$venv.log" 2>&1 && exit 0
+        { tail -n 1 "$venv.log" || echo "python3 -m venv fails"; } >"$venv.failed" 2>/dev/null
+        exit 1
+    ) 9>"${venv%/*}/moto.lock" ||
+        aws_rig_skip "moto is not installed (python3-moto) and PyPI does not give it: $(<"$venv.failed")"
     echo "$venv/bin/python"
 }
 

@@ -16,36 +16,14 @@ bao_rig_skip() {
     exit 77
 }
 
-# Prints the server to run; the build is shared between checkouts of the same sources.
+# Prints the server to run.
 bao_rig_binary() {
-    local sources=$bao_rig_here/transit-server cache name
-    command -v go >/dev/null || bao_rig_skip "neither bao (set ENVELOPE_BAO) nor go to build a transit server with"
-    cache=${XDG_CACHE_HOME:-$HOME/.cache}/envelope-rigs
-    mkdir -p "$cache"
-    name=$cache/transit-server-$(cat "$sources"/{go.mod,go.sum,main.go} | sha256sum | cut -c1-16)
-    (
-        flock 9
-        [[ -x $name ]] && exit 0
-        cd "$sources" || exit 1
-        export GOFLAGS=-mod=readonly\ -buildvcs=false GOTOOLCHAIN=local GOWORK=off
-        if ! nice -n 19 go list -deps . >/dev/null 2>"$name.log"; then
-            grep -v '^go: downloading' "$name.log" | head -n 2 >&2
-            exit 77
-        fi
-        nice -n 19 go build -p 1 -trimpath -ldflags '-s -w' -o "$name.new" . >"$name.log" 2>&1 || {
-            cat "$name.log" >&2
-            exit 1
-        }
-        mv "$name.new" "$name"
-    ) 9>"$cache/lock"
-    case $? in
-    0) echo "$name" ;;
-    77) bao_rig_skip "the Go modules of a transit server cannot be had" ;;
-    *)
-        echo "the transit server does not build" >&2
-        exit 1
-        ;;
-    esac
+    local server status
+    server=$("$bao_rig_here/transit-server/build" 2>&1)
+    status=$?
+    [[ $status -ne 77 ]] || bao_rig_skip "no bao (ENVELOPE_BAO), and no transit server: $server"
+    echo "$server"
+    return "$status"
 }
 
 bao_rig_certificates() {

@@ -1,7 +1,8 @@
 // A transit server for the tests: the real Vault core and its transit engine (1.13, under the MPL; OpenBao was forked
 // from 1.14, which cannot be built from published modules, as its own go.mod replaces api and sdk by folders of its
-// repository), with storage in memory, on one TLS listener. It starts uninitialised; the rig initialises, unseals and
-// configures it over HTTP, as it does with a real `bao` binary.
+// repository), with storage in memory, on one TLS listener. What it never does is left out, since building that would
+// take longer than all the rest (without/). It starts uninitialised; the rig initialises, unseals and configures it over
+// HTTP, as it does with a real `bao` binary.
 package main
 
 import (
@@ -17,6 +18,8 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	kubernetes "github.com/hashicorp/vault-plugin-auth-kubernetes"
+	"github.com/hashicorp/vault/audit"
+	auditfile "github.com/hashicorp/vault/builtin/audit/file"
 	"github.com/hashicorp/vault/builtin/credential/approle"
 	"github.com/hashicorp/vault/builtin/credential/cert"
 	"github.com/hashicorp/vault/builtin/logical/transit"
@@ -96,6 +99,7 @@ func serve() error {
 		Physical:           storage,
 		LogicalBackends:    engines,
 		CredentialBackends: logins,
+		AuditBackends:      map[string]audit.Factory{"file": auditfile.Factory},
 		BuiltinRegistry:    builtins{},
 		DisableMlock:       true,
 		Logger:             logger,
