@@ -32,12 +32,9 @@ struct aws {
 envelope_status aws_open(const struct token_settings *settings, void **state);
 void aws_close(void *state);
 
-/* --- aws_request.c: one KMS action, signed; the body is begun with "{" by open and closed by close --- */
+/* --- aws_request.c: one KMS action, signed; its body is begun with "{", for web_body_… --- */
 enum backend_step aws_request_open(const struct aws *aws, struct backend_call *call, const char *action,
                                    struct http_request *request);
-enum backend_step aws_request_close(struct backend_call *call, struct http_request *request);
-void aws_add_text(struct http_request *request, const char *name, const char *value);
-void aws_add_base64(struct http_request *request, const char *name, const uint8_t *bytes, size_t count);
 /* "name":{"envelope-aad":"<SHA-256 of aad in hex>"}; false with the error raised if libcrypto fails. */
 bool aws_add_context(struct http_request *request, const char *name, const uint8_t *aad, size_t length);
 /* The id a key of ours has in this region: a multi-region key's ARN is moved here. NULL with rv and error set. */

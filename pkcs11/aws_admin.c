@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "web.h"
 
 enum stage { STAGE_CREATE, STAGE_ALIAS, STAGE_PUBLIC_KEY, STAGE_DELETE };
 
@@ -50,11 +51,11 @@ static enum backend_step ask_create(const struct aws *aws, struct backend_call *
     if (step != BACKEND_SEND)
         return step;
     request->once = true;
-    aws_add_text(request, "KeySpec", spec);
-    aws_add_text(request, "KeyUsage", "ENCRYPT_DECRYPT");
-    aws_add_text(request, "Description", call->label ? call->label : "made by Envelope");
+    web_body_text(request, "KeySpec", spec);
+    web_body_text(request, "KeyUsage", "ENCRYPT_DECRYPT");
+    web_body_text(request, "Description", call->label ? call->label : "made by Envelope");
     call->stage = STAGE_CREATE;
-    return aws_request_close(call, request);
+    return web_body_close(call, request);
 }
 
 static enum backend_step ask_alias(const struct aws *aws, struct backend_call *call, struct http_request *request)
@@ -63,10 +64,10 @@ static enum backend_step ask_alias(const struct aws *aws, struct backend_call *c
     enum backend_step step = aws_request_open(aws, call, "CreateAlias", request);
     if (step != BACKEND_SEND)
         return step;
-    aws_add_text(request, "AliasName", call->label);
-    aws_add_text(request, "TargetKeyId", call->keys.items[0].id);
+    web_body_text(request, "AliasName", call->label);
+    web_body_text(request, "TargetKeyId", call->keys.items[0].id);
     call->stage = STAGE_ALIAS;
-    return aws_request_close(call, request);
+    return web_body_close(call, request);
 }
 
 static enum backend_step ask_public_key(const struct aws *aws, struct backend_call *call, struct http_request *request)
@@ -77,9 +78,9 @@ static enum backend_step ask_public_key(const struct aws *aws, struct backend_ca
     enum backend_step step = aws_request_open(aws, call, "GetPublicKey", request);
     if (step != BACKEND_SEND)
         return step;
-    aws_add_text(request, "KeyId", call->keys.items[0].id);
+    web_body_text(request, "KeyId", call->keys.items[0].id);
     call->stage = STAGE_PUBLIC_KEY;
-    return aws_request_close(call, request);
+    return web_body_close(call, request);
 }
 
 static enum backend_step ask_delete(const struct aws *aws, struct backend_call *call, struct http_request *request)
@@ -92,13 +93,13 @@ static enum backend_step ask_delete(const struct aws *aws, struct backend_call *
         return BACKEND_FAILED;
     /* Only keys of the own account can be scheduled: their bare id says it all. */
     const char *bare = strrchr(id, '/');
-    aws_add_text(request, "KeyId", bare ? bare + 1 : id);
+    web_body_text(request, "KeyId", bare ? bare + 1 : id);
     free(id);
     char days[48];
     snprintf(days, sizeof days, ",\"PendingWindowInDays\":%u", aws->settings->pending_days);
     buffer_append_text(&request->body, days);
     call->stage = STAGE_DELETE;
-    return aws_request_close(call, request);
+    return web_body_close(call, request);
 }
 
 static enum backend_step on_created(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,

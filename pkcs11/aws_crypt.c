@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "json.h"
+#include "web.h"
 
 enum { RANDOM_MAX = 1024, DATA_KEY_MAX = 1024, REPLY_PLAINTEXT_MAX = 4096, REPLY_BLOB_MAX = 6144 };
 
@@ -72,7 +73,7 @@ static bool add_key(const struct aws *aws, struct backend_call *call, struct htt
     char *id = aws_local_id(aws, call, key);
     if (!id)
         return false;
-    aws_add_text(request, name, id);
+    web_body_text(request, name, id);
     free(id);
     return true;
 }
@@ -91,10 +92,10 @@ static bool add_crypt_members(const struct aws *aws, struct backend_call *call, 
     bool decrypt = call->op == BACKEND_DECRYPT;
     if (!add_key(aws, call, request, "KeyId", call->key))
         return false;
-    aws_add_text(request, "EncryptionAlgorithm", algorithm(call->cipher));
+    web_body_text(request, "EncryptionAlgorithm", algorithm(call->cipher));
     if (!add_context(call, request, "EncryptionContext", call->has_aad, call->aad, call->aad_length))
         return false;
-    aws_add_base64(request, decrypt ? "CiphertextBlob" : "Plaintext", call->in, call->in_length);
+    web_body_base64(request, decrypt ? "CiphertextBlob" : "Plaintext", call->in, call->in_length);
     return true;
 }
 
@@ -106,7 +107,7 @@ static bool add_rewrap_members(const struct aws *aws, struct backend_call *call,
         !add_context(call, request, "DestinationEncryptionContext", call->has_aad_to, call->aad_to,
                      call->aad_to_length))
         return false;
-    aws_add_base64(request, "CiphertextBlob", call->in, call->in_length);
+    web_body_base64(request, "CiphertextBlob", call->in, call->in_length);
     return true;
 }
 
@@ -139,14 +140,14 @@ static enum backend_step ask(const struct aws *aws, struct backend_call *call, s
         size_t left = call->length - call->out.length;
         snprintf(member, sizeof member, "\"NumberOfBytes\":%zu", left < RANDOM_MAX ? left : RANDOM_MAX);
         buffer_append_text(&request->body, member);
-        return aws_request_close(call, request);
+        return web_body_close(call, request);
     }
     if (!add_members(aws, call, request))
         return BACKEND_FAILED;
     add_grants(aws, request);
     if (call->dry_run)
         buffer_append_text(&request->body, ",\"DryRun\":true");
-    return aws_request_close(call, request);
+    return web_body_close(call, request);
 }
 
 /* A member's value, decoded and appended. */

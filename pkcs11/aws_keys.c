@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "json.h"
+#include "web.h"
 
 enum { KEYS_MAX = 10000, NAME_MAX_LENGTH = 2048 };
 
@@ -79,8 +80,8 @@ static enum backend_step ask_list(const struct aws *aws, struct backend_call *ca
         return step;
     buffer_append_text(&request->body, "\"Limit\":100");
     if (survey->marker)
-        aws_add_text(request, "Marker", survey->marker);
-    return aws_request_close(call, request);
+        web_body_text(request, "Marker", survey->marker);
+    return web_body_close(call, request);
 }
 
 static enum backend_step ask_about(const struct aws *aws, struct backend_call *call, const char *action,
@@ -93,9 +94,9 @@ static enum backend_step ask_about(const struct aws *aws, struct backend_call *c
     char *id = aws_local_id(aws, call, name);
     if (!id)
         return BACKEND_FAILED;
-    aws_add_text(request, "KeyId", id);
+    web_body_text(request, "KeyId", id);
     free(id);
-    return aws_request_close(call, request);
+    return web_body_close(call, request);
 }
 
 /* --- The answers --- */

@@ -33,34 +33,6 @@ enum backend_step aws_request_open(const struct aws *aws, struct backend_call *c
     return BACKEND_SEND;
 }
 
-enum backend_step aws_request_close(struct backend_call *call, struct http_request *request)
-{
-    buffer_append_text(&request->body, "}");
-    return buffer_ok(&request->body) ? BACKEND_SEND : backend_fail(call, CKR_HOST_MEMORY, ENVELOPE_E_NO_MEMORY);
-}
-
-static void begin_member(struct http_request *request, const char *name)
-{
-    if (request->body.length > 1)
-        buffer_append_text(&request->body, ",");
-    buffer_append_json(&request->body, name);
-    buffer_append_text(&request->body, ":");
-}
-
-void aws_add_text(struct http_request *request, const char *name, const char *value)
-{
-    begin_member(request, name);
-    buffer_append_json(&request->body, value);
-}
-
-void aws_add_base64(struct http_request *request, const char *name, const uint8_t *bytes, size_t count)
-{
-    begin_member(request, name);
-    buffer_append_text(&request->body, "\"");
-    buffer_append_base64(&request->body, bytes, count);
-    buffer_append_text(&request->body, "\"");
-}
-
 static bool sha256(const uint8_t *bytes, size_t count, uint8_t digest[DIGEST_SIZE])
 {
     OSSL_LIB_CTX *context = libctx_private();
@@ -84,8 +56,9 @@ bool aws_add_context(struct http_request *request, const char *name, const uint8
     if (!sha256(aad, length, digest))
         return false;
     text_hex(digest, sizeof digest, digits);
-    begin_member(request, name);
-    buffer_append_text(&request->body, "{\"envelope-aad\":\"");
+    buffer_append_text(&request->body, request->body.length > 1 ? ",\"" : "\"");
+    buffer_append_text(&request->body, name);
+    buffer_append_text(&request->body, "\":{\"envelope-aad\":\"");
     buffer_append_text(&request->body, digits);
     buffer_append_text(&request->body, "\"}");
     return true;

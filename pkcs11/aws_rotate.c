@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "json.h"
+#include "web.h"
 
 /* More rotations than a key can have: ten on demand, and one every 90 days at most for the rest. */
 enum { ROTATIONS_MAX = 10000 };
@@ -26,13 +27,13 @@ static enum backend_step ask(const struct aws *aws, struct backend_call *call, s
     char *id = aws_local_id(aws, call, call->key);
     if (!id)
         return BACKEND_FAILED;
-    aws_add_text(request, "KeyId", id);
+    web_body_text(request, "KeyId", id);
     free(id);
     /* Not idempotent: a repeated one makes another version, and ten are all that a key may have. */
     request->once = call->op == BACKEND_ROTATE;
     if (call->op == BACKEND_VERSIONS && call->work)
-        aws_add_text(request, "Marker", call->work);
-    return aws_request_close(call, request);
+        web_body_text(request, "Marker", call->work);
+    return web_body_close(call, request);
 }
 
 static enum backend_step next_page(const struct aws *aws, struct backend_call *call, const json_t *root,

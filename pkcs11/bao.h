@@ -14,6 +14,7 @@
 
 #include "backend.h"
 #include "json.h"
+#include "names.h"
 
 enum bao_auth { BAO_AUTH_TOKEN, BAO_AUTH_APPROLE, BAO_AUTH_CERT, BAO_AUTH_KUBERNETES };
 
@@ -43,10 +44,10 @@ struct bao {
 
 /* What a call remembers between its steps (call->work). */
 struct bao_work {
-    struct buffer secret; /* REWRAP: plaintext on its way; AUTHENTICATE: the token looked up */
-    int64_t lease;        /* AUTHENTICATE: seconds the token still lives */
-    char **names;         /* LIST: the keys to describe */
-    size_t count, next, denied;
+    struct buffer secret;     /* REWRAP: plaintext on its way; AUTHENTICATE: the token looked up */
+    int64_t lease;            /* AUTHENTICATE: seconds the token still lives */
+    struct names names;       /* LIST: the keys to describe */
+    size_t denied;            /* of them, so far */
     uint32_t version, oldest; /* OAEP decryption: the key version tried, the last one to try */
     json_t *root;             /* the reply in hand, and the secrets taken out of it */
     struct json_taken taken;
@@ -99,20 +100,12 @@ enum backend_step bao_batch(const struct bao *bao, struct backend_call *call, co
 /* A name the engine could hold: [0-9A-Za-z_.-], the first and last no dot or dash. */
 bool bao_is_key_name(const char *name);
 /*
- * Begin a request to base/PATH with the token of the call's credentials (or the one given) and the namespace; the body
- * is left to the caller. On failure rv and the error are set.
+ * Begin a request to base/PATH with the token of the call's credentials (or the one given) and the namespace; a POST
+ * gets its "{", for web_body_…. On failure rv and the error are set.
  */
 bool bao_request(const struct bao *bao, struct backend_call *call, struct http_request *request,
                  enum http_method method, const char *token, const char *path, ...)
     __attribute__((format(printf, 6, 7)));
-/* The bytes in base64 and quotes: `"aGk="`. */
-void bao_append_base64(struct buffer *to, const uint8_t *bytes, size_t count);
-/* `"name":"base64"` in the body. */
-void bao_body_base64(struct http_request *request, const char *name, const uint8_t *bytes, size_t count);
-/* `"name":"text"`. */
-void bao_body_text(struct http_request *request, const char *name, const char *text);
-/* `"name":7`. */
-void bao_body_number(struct http_request *request, const char *name, uint64_t number);
 /* BACKEND_SEND, once the body is known to be whole; call->stage becomes stage. */
 enum backend_step bao_send(struct backend_call *call, struct http_request *request, unsigned stage);
 /* Ask for a key's description. */

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "web.h"
 #include "base/secmem.h"
 #include "local.h"
 
@@ -91,7 +92,7 @@ static bool body_file(struct backend_call *call, struct http_request *request, c
     if (!status && strlen(buffer_text(&text)) != text.length)
         status = error_raise(ENVELOPE_E_IO, "\"%s\" is not a text file", path);
     if (!status)
-        bao_body_text(request, name, buffer_text(&text));
+        web_body_text(request, name, buffer_text(&text));
     else
         backend_fail(call, CKR_USER_NOT_LOGGED_IN, status);
     buffer_clear(&text);
@@ -104,9 +105,9 @@ static bool approle_body(const struct bao *bao, struct backend_call *call, struc
     if (settings->role_id_file && !body_file(call, request, "role_id", settings->role_id_file))
         return false;
     if (!settings->role_id_file)
-        bao_body_text(request, "role_id", settings->role);
+        web_body_text(request, "role_id", settings->role);
     if (has_pin(call))
-        bao_body_text(request, "secret_id", call->pin);
+        web_body_text(request, "secret_id", call->pin);
     else if (settings->secret_id_file)
         return body_file(call, request, "secret_id", settings->secret_id_file);
     return true;
@@ -118,7 +119,7 @@ static bool login_body(const struct bao *bao, struct backend_call *call, struct 
     if (bao->auth == BAO_AUTH_APPROLE)
         return approle_body(bao, call, request);
     if (settings->role)
-        bao_body_text(request, bao->auth == BAO_AUTH_CERT ? "name" : "role", settings->role);
+        web_body_text(request, bao->auth == BAO_AUTH_CERT ? "name" : "role", settings->role);
     if (bao->auth == BAO_AUTH_CERT)
         return true;
     return body_file(call, request, "jwt", settings->jwt_file ? settings->jwt_file : service_account_token);

@@ -8,6 +8,8 @@
 #include "backends.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "refusal.h"
+#include "web.h"
 
 static const char *const auth_names[] = {
     [BAO_AUTH_TOKEN] = "token",
@@ -23,67 +25,26 @@ static void work_free(void *memory)
     buffer_clear(&work->secret);
     json_decref(work->root);
     json_taken_clear(&work->taken);
-    for (size_t i = 0; i < work->count; i++)
-        free(work->names[i]);
-    free(work->names);
+    names_clear(&work->names);
     free(work);
 }
 
 struct bao_work *bao_work(struct backend_call *call)
 {
-    if (call->work)
-        return call->work;
-    struct bao_work *work = calloc(1, sizeof *work);
-    if (!work) {
-        backend_fail(call, CKR_HOST_MEMORY, error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a call of OpenBao"));
-        return NULL;
-    }
-    call->work = work;
-    call->work_free = work_free;
-    return work;
+    return web_work(call, sizeof(struct bao_work), work_free);
 }
 
-static bool is_loopback(const char *host)
-{
-    static const char *const names[] = {"127.0.0.1", "localhost", "[::1]"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        size_t length = strlen(names[i]);
-        if (strncmp(host, names[i], length) == 0 && (host[length] == '\0' || host[length] == ':'))
-            return true;
-    }
-    return false;
-}
-
-/* "https://host:8200" and nothing behind it; plain http only to this machine (an agent beside the program). */
+/* Plain http only to this machine: an agent beside the program. */
 static envelope_status check_address(const struct token_settings *settings, char **base)
 {
-    static const char secure[] = "https://", plain[] = "http://";
-    const char *address = settings->address;
-    if (!address)
+    char *address = NULL;
+    if (!settings->address)
         return error_raise(ENVELOPE_E_CONFIG, "[token %s]: address is missing: the server's URL, https://host:8200",
                            settings->label);
-    bool is_secure = strncmp(address, secure, sizeof secure - 1) == 0;
-    const char *host = address + (is_secure ? sizeof secure : sizeof plain) - 1;
-    if (!is_secure && strncmp(address, plain, sizeof plain - 1) != 0)
-        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: address = %s is not of the form https://host:8200",
-                           settings->label, address);
-    size_t length = strcspn(host, "/?#@ ");
-    if (length == 0 || host[length + strspn(host + length, "/")] != '\0')
-        return error_raise(ENVELOPE_E_CONFIG,
-                           "[token %s]: address = %s: only scheme, host and port belong there; the engine's path goes "
-                           "into mount",
-                           settings->label, address);
-    char *authority = strndup(host, length);
-    if (!authority)
-        return error_raise(ENVELOPE_E_NO_MEMORY, "no memory for an address");
-    envelope_status status = ENVELOPE_OK;
-    if (!is_secure && !is_loopback(authority))
-        status = error_raise(ENVELOPE_E_CONFIG,
-                             "[token %s]: address = %s would send tokens and keys in the clear; use https://",
-                             settings->label, address);
-    else if (!(*base = text_format("%s%s/v1", is_secure ? secure : plain, authority)))
+    envelope_status status = web_copy_endpoint(settings, "address", settings->address, &address);
+    if (!status && !(*base = text_format("%s/v1", address)))
         status = ENVELOPE_E_NO_MEMORY;
-    free(authority);
+    free(address);
     return status;
 }
 
@@ -112,41 +73,17 @@ static envelope_status missing(const struct token_settings *settings, const char
 
 static envelope_status check_auth(const struct token_settings *settings, enum bao_auth *auth)
 {
-    size_t i = 0;
-    while (settings->auth && i < AUTH_COUNT && strcmp(auth_names[i], settings->auth) != 0)
-        i++;
-    if (!settings->auth || i == AUTH_COUNT)
-        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: auth must be one of token, approle, cert, kubernetes",
-                           settings->label);
-    *auth = (enum bao_auth)i;
+    size_t chosen;
+    envelope_status status = web_choose_auth(settings, auth_names, AUTH_COUNT, &chosen);
+    if (status)
+        return status;
+    *auth = (enum bao_auth)chosen;
     if (*auth == BAO_AUTH_APPROLE && !settings->role_id_file && !settings->role)
         return missing(settings, "role-id-file, or the role id itself in role");
     if (*auth == BAO_AUTH_CERT && (!settings->client_cert || !settings->client_key))
         return missing(settings, "client-cert and client-key");
     if (*auth == BAO_AUTH_KUBERNETES && !settings->role)
         return missing(settings, "role");
-    return ENVELOPE_OK;
-}
-
-/* Keys that mean something to other backends only: a setting that does nothing is a mistake to be told of. */
-static envelope_status check_foreign(const struct token_settings *settings)
-{
-    const struct {
-        const char *name;
-        bool set;
-    } foreign[] = {
-        {"region", settings->region},
-        {"endpoint", settings->endpoint},
-        {"sts-endpoint", settings->sts_endpoint},
-        {"imds-endpoint", settings->imds_endpoint},
-        {"profile", settings->profile},
-        {"grant-tokens", settings->grant_tokens},
-        {"fips", settings->fips},
-    };
-    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++)
-        if (foreign[i].set)
-            return error_raise(ENVELOPE_E_CONFIG, "[token %s]: %s has no meaning for backend = openbao",
-                               settings->label, foreign[i].name);
     return ENVELOPE_OK;
 }
 
@@ -167,9 +104,7 @@ static envelope_status bao_open(const struct token_settings *settings, void **st
     if (!bao)
         return error_raise(ENVELOPE_E_NO_MEMORY, "no memory for the OpenBao token \"%s\"", settings->label);
     bao->settings = settings;
-    envelope_status status = check_foreign(settings);
-    if (!status)
-        status = check_auth(settings, &bao->auth);
+    envelope_status status = check_auth(settings, &bao->auth);
     if (!status)
         status = check_address(settings, &bao->base);
     if (!status)
@@ -226,12 +161,7 @@ static enum backend_step bao_step(const void *state, struct backend_call *call, 
 {
     enum backend_step step = hand_out(state, call, reply, request);
     bao_forget_reply(call);
-    if (step == BACKEND_DONE) {
-        /* What was refused on the way (a key looked for and not there) is no error of a call that succeeded. */
-        call->rv = CKR_OK;
-        call->service_code[0] = call->service_message[0] = '\0';
-    }
-    return step;
+    return refusal_forget(call, step);
 }
 
 const struct backend bao_backend = {

@@ -54,6 +54,13 @@ static const uint8_t *plain_of(const struct backend_call *call, const struct bac
     return work->secret.bytes ? work->secret.bytes + item->out_at : NULL;
 }
 
+static void append_base64(struct buffer *to, const uint8_t *bytes, size_t count)
+{
+    buffer_append_text(to, "\"");
+    buffer_append_base64(to, bytes, count);
+    buffer_append_text(to, "\"");
+}
+
 static void append_item(struct buffer *body, const struct backend_call *call, enum stage stage,
                         const struct backend_item *item)
 {
@@ -63,7 +70,7 @@ static void append_item(struct buffer *body, const struct backend_call *call, en
     if (stage == BATCH_ENCRYPT) {
         const uint8_t *plain = plain_of(call, item, &length);
         buffer_append_text(body, "{\"plaintext\":");
-        bao_append_base64(body, plain, length);
+        append_base64(body, plain, length);
     } else {
         buffer_append_text(body, "{\"ciphertext\":\"");
         buffer_append(body, item->in, item->in_length);
@@ -71,7 +78,7 @@ static void append_item(struct buffer *body, const struct backend_call *call, en
     }
     if (aad_length) {
         buffer_append_text(body, ",\"associated_data\":");
-        bao_append_base64(body, aad, aad_length);
+        append_base64(body, aad, aad_length);
     }
     buffer_append_text(body, "}");
 }
@@ -82,7 +89,7 @@ static enum backend_step send_batch(const struct bao *bao, struct backend_call *
     bool first = true;
     if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/%s/%s", bao->mount, verbs[stage], key_of(call, stage)))
         return BACKEND_FAILED;
-    buffer_append_text(&request->body, "{\"batch_input\":[");
+    buffer_append_text(&request->body, "\"batch_input\":[");
     for (size_t i = 0; i < call->item_count; i++) {
         if (!takes_part(call, stage, &call->items[i]))
             continue;

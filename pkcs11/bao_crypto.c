@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "web.h"
 
 static const char prefix[] = "vault:v";
 enum { PREFIX_LENGTH = sizeof prefix - 1 };
@@ -127,9 +128,9 @@ static enum backend_step encrypt_send(const struct bao *bao, struct backend_call
         return step;
     if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/encrypt/%s", bao->mount, plain->key))
         return BACKEND_FAILED;
-    bao_body_base64(request, "plaintext", plain->bytes, plain->length);
+    web_body_base64(request, "plaintext", plain->bytes, plain->length);
     if (plain->aad_length)
-        bao_body_base64(request, "associated_data", plain->aad, plain->aad_length);
+        web_body_base64(request, "associated_data", plain->aad, plain->aad_length);
     return bao_send(call, request, ENCRYPT_REPLY);
 }
 
@@ -203,11 +204,11 @@ static enum backend_step decrypt_send(const struct bao *bao, struct backend_call
         return refuse_ciphertext(bao, call);
     if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/%s/%s", bao->mount, verb, call->key))
         return BACKEND_FAILED;
-    buffer_append_text(&request->body, "{\"ciphertext\":\"");
+    buffer_append_text(&request->body, "\"ciphertext\":\"");
     buffer_append(&request->body, text, call->in_length);
     buffer_append_text(&request->body, "\"");
     if (call->has_aad && call->aad_length)
-        bao_body_base64(request, "associated_data", call->aad, call->aad_length);
+        web_body_base64(request, "associated_data", call->aad, call->aad_length);
     return bao_send(call, request, DECRYPT_REPLY);
 }
 
@@ -228,7 +229,7 @@ static enum backend_step try_version(const struct bao *bao, struct backend_call 
     if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/decrypt/%s", bao->mount, call->key))
         return BACKEND_FAILED;
     snprintf(head, sizeof head, "%s%" PRIu32 ":", prefix, version);
-    buffer_append_text(&request->body, "{\"ciphertext\":\"");
+    buffer_append_text(&request->body, "\"ciphertext\":\"");
     buffer_append_text(&request->body, head);
     buffer_append_base64(&request->body, call->in, call->in_length);
     buffer_append_text(&request->body, "\"");
@@ -358,7 +359,7 @@ static enum backend_step data_key_send(const struct bao *bao, struct backend_cal
     if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/datakey/%s/%s", bao->mount,
                      call->wants_plaintext ? "plaintext" : "wrapped", call->key))
         return BACKEND_FAILED;
-    bao_body_number(request, "bits", call->length * 8);
+    web_body_number(request, "bits", call->length * 8, false);
     return bao_send(call, request, DATA_KEY_REPLY);
 }
 
@@ -399,7 +400,7 @@ static enum backend_step random_send(const struct bao *bao, struct backend_call 
     size_t count = left < BAO_RANDOM_MAX ? left : BAO_RANDOM_MAX;
     if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/random/%zu", bao->mount, count))
         return BACKEND_FAILED;
-    bao_body_text(request, "format", "base64");
+    web_body_text(request, "format", "base64");
     return bao_send(call, request, 1);
 }
 

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "web.h"
 
 /* Types the bridge shows. ChaCha20-Poly1305, ECDSA, HMAC and managed keys have no honest place among AES and RSA
  * objects. */
@@ -64,10 +65,10 @@ bool bao_read_facts(const json_t *root, struct bao_key_facts *facts)
     facts->soft_deleted = json_is_true(json_object_get(data, "soft_deleted"));
     facts->encrypts = json_is_true(json_object_get(data, "supports_encryption"));
     facts->decrypts = json_is_true(json_object_get(data, "supports_decryption"));
+    (void)version_number(data, "min_encryption_version", &facts->min_encryption); /* 0 where it is not told */
     return bao_text(json_object_get(data, "type"), facts->type, sizeof facts->type) &&
            version_number(data, "latest_version", &facts->latest) && facts->latest > 0 &&
-           version_number(data, "min_decryption_version", &facts->min_decryption) &&
-           version_number(data, "min_encryption_version", &facts->min_encryption) && json_is_object(facts->versions);
+           version_number(data, "min_decryption_version", &facts->min_decryption) && json_is_object(facts->versions);
 }
 
 /* ---- one version's time and public key ---- */
@@ -203,41 +204,9 @@ enum backend_step bao_describe(const struct bao *bao, struct backend_call *call,
 
 enum { LIST_NAMES = 1, LIST_KEY };
 
-static bool add_name(struct backend_call *call, struct bao_work *work, const char *name)
+static enum backend_step no_memory(struct backend_call *call)
 {
-    if ((work->count & (work->count - 1)) == 0) {
-        char **names = reallocarray(work->names, work->count ? work->count * 2 : 1, sizeof *names);
-        if (!names) {
-            backend_fail(call, CKR_HOST_MEMORY, error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a list of keys"));
-            return false;
-        }
-        work->names = names;
-    }
-    char *copy = text_copy(name);
-    if (!copy) {
-        backend_fail(call, CKR_HOST_MEMORY, ENVELOPE_E_NO_MEMORY);
-        return false;
-    }
-    work->names[work->count++] = copy;
-    return true;
-}
-
-/* `keys = a, b` in kms.cnf: those are asked for by name, and no right to list is needed. */
-static bool add_configured(struct backend_call *call, struct bao_work *work, const char *list)
-{
-    static const char between[] = ", \t";
-    char name[256];
-    for (list += strspn(list, between); *list; list += strspn(list, between)) {
-        size_t length = strcspn(list, between);
-        if (length < sizeof name) {
-            memcpy(name, list, length);
-            name[length] = '\0';
-            if (bao_is_key_name(name) && !add_name(call, work, name))
-                return false;
-        }
-        list += length;
-    }
-    return true;
+    return backend_fail(call, CKR_HOST_MEMORY, error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a list of keys"));
 }
 
 static bool add_listed(struct backend_call *call, struct bao_work *work, const json_t *root)
@@ -248,10 +217,11 @@ static bool add_listed(struct backend_call *call, struct bao_work *work, const j
         return false;
     }
     for (size_t i = 0; i < json_array_size(keys); i++) {
-        /* A name with a slash is a folder (import/): no key. */
         const char *name = json_string_value(json_array_get(keys, i));
-        if (name && bao_is_key_name(name) && !add_name(call, work, name))
+        if (name && !names_add(&work->names, name, strlen(name))) {
+            no_memory(call);
             return false;
+        }
     }
     return true;
 }
@@ -260,8 +230,11 @@ static bool add_listed(struct backend_call *call, struct bao_work *work, const j
 static enum backend_step list_next(const struct bao *bao, struct backend_call *call, struct bao_work *work,
                                    struct http_request *request)
 {
-    if (work->next < work->count)
-        return bao_send_read_key(bao, call, request, work->names[work->next], LIST_KEY);
+    /* A name with a slash is a folder (import/): no key. */
+    while (names_current(&work->names) && !bao_is_key_name(names_current(&work->names)))
+        work->names.at++;
+    if (names_current(&work->names))
+        return bao_send_read_key(bao, call, request, names_current(&work->names), LIST_KEY);
     if (!work->denied || call->keys.count)
         return BACKEND_DONE;
     backend_fail(call, CKR_USER_NOT_LOGGED_IN,
@@ -275,8 +248,10 @@ static enum backend_step list_next(const struct bao *bao, struct backend_call *c
 static enum backend_step list_begin(const struct bao *bao, struct backend_call *call, struct bao_work *work,
                                     struct http_request *request)
 {
+    /* Those are asked for by name, and no right to list is needed. */
     if (bao->settings->keys)
-        return add_configured(call, work, bao->settings->keys) ? list_next(bao, call, work, request) : BACKEND_FAILED;
+        return names_add_list(&work->names, bao->settings->keys) ? list_next(bao, call, work, request)
+                                                                 : no_memory(call);
     if (!bao_request(bao, call, request, HTTP_LIST, NULL, "%s/keys", bao->mount))
         return BACKEND_FAILED;
     return bao_send(call, request, LIST_NAMES);
@@ -287,7 +262,7 @@ static enum backend_step list_take(const struct bao *bao, struct backend_call *c
 {
     const json_t *root;
     enum backend_step step;
-    const char *name = work->names[work->next];
+    const char *name = names_current(&work->names);
     if (bao_accepted(bao, call, reply, "read key", name, &root, &step))
         return take_key(call, root, name);
     /* Deleted since it was listed, or not ours to see: the others still are. */
@@ -311,7 +286,7 @@ enum backend_step bao_list(const struct bao *bao, struct backend_call *call, con
         step = list_take(bao, call, work, reply);
         if (step != BACKEND_DONE)
             return step;
-        work->next++;
+        work->names.at++;
         return list_next(bao, call, work, request);
     }
     if (!bao_accepted(bao, call, reply, "list keys of", bao->mount, &root, &step)) {
@@ -364,7 +339,7 @@ static enum backend_step create_send(const struct bao *bao, struct backend_call 
         return BACKEND_FAILED;
     request->once = true;
     request->timeout = bao->settings->deadline; /* an RSA key takes the service seconds */
-    bao_body_text(request, "type", type_name(call->type, call->bits));
+    web_body_text(request, "type", type_name(call->type, call->bits));
     return bao_send(call, request, CREATE_REPLY);
 }
 

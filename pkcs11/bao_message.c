@@ -1,6 +1,5 @@
 #include "bao.h"
 
-#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,50 +55,17 @@ bool bao_request(const struct bao *bao, struct backend_call *call, struct http_r
     envelope_status status = http_request_url(request, "%s/%s", bao->base, place);
     if (!status)
         status = add_headers(bao, request, token);
+    if (!status && method == HTTP_POST)
+        buffer_append_text(&request->body, "{");
     if (status)
         backend_fail(call, status == ENVELOPE_E_NO_MEMORY ? CKR_HOST_MEMORY : CKR_GENERAL_ERROR, status);
     return !status;
 }
 
-/* The opening brace before the first member, a comma before the others. */
-static void begin_member(struct http_request *request, const char *name)
-{
-    buffer_append_text(&request->body, request->body.length ? ",\"" : "{\"");
-    buffer_append_text(&request->body, name);
-    buffer_append_text(&request->body, "\":");
-}
-
-void bao_append_base64(struct buffer *to, const uint8_t *bytes, size_t count)
-{
-    buffer_append_text(to, "\"");
-    buffer_append_base64(to, bytes, count);
-    buffer_append_text(to, "\"");
-}
-
-void bao_body_base64(struct http_request *request, const char *name, const uint8_t *bytes, size_t count)
-{
-    begin_member(request, name);
-    bao_append_base64(&request->body, bytes, count);
-}
-
-void bao_body_number(struct http_request *request, const char *name, uint64_t number)
-{
-    char digits[24];
-    snprintf(digits, sizeof digits, "%" PRIu64, number);
-    begin_member(request, name);
-    buffer_append_text(&request->body, digits);
-}
-
-void bao_body_text(struct http_request *request, const char *name, const char *text)
-{
-    begin_member(request, name);
-    buffer_append_json(&request->body, text);
-}
-
 enum backend_step bao_send(struct backend_call *call, struct http_request *request, unsigned stage)
 {
     if (request->method == HTTP_POST)
-        buffer_append_text(&request->body, request->body.length ? "}" : "{}");
+        buffer_append_text(&request->body, "}");
     if (!buffer_ok(&request->body))
         return backend_fail(call, CKR_HOST_MEMORY, error_context(ENVELOPE_E_NO_MEMORY, "a request to OpenBao"));
     call->stage = stage;
@@ -329,7 +295,7 @@ bool bao_integer(const json_t *value, int64_t *number)
 const char *bao_secret(const struct backend_call *call, const json_t *object, const char *name, size_t *length)
 {
     const struct bao_work *work = call->work;
-    return json_taken_member(&work->taken, object, name, length);
+    return work ? json_taken_member(&work->taken, object, name, length) : NULL; /* 204 has no body to read */
 }
 
 const json_t *bao_parse(struct backend_call *call, const struct http_reply *reply)

@@ -2,6 +2,7 @@
 #include "bao.h"
 
 #include "base/error.h"
+#include "web.h"
 
 enum { ROTATED = 1, ROTATED_READ };
 
@@ -84,8 +85,8 @@ enum backend_step bao_set_versions(const struct bao *bao, struct backend_call *c
     if (!bao_request(bao, call, request, HTTP_POST, NULL, "%s/keys/%s/config", bao->mount, call->key))
         return BACKEND_FAILED;
     if (versions->min_decryption != BACKEND_KEEP)
-        bao_body_number(request, "min_decryption_version", versions->min_decryption);
+        web_body_number(request, "min_decryption_version", versions->min_decryption, false);
     if (versions->min_encryption != BACKEND_KEEP)
-        bao_body_number(request, "min_encryption_version", versions->min_encryption);
+        web_body_number(request, "min_encryption_version", versions->min_encryption, false);
     return bao_send(call, request, 0);
 }

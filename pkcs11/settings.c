@@ -128,11 +128,13 @@ static int by_label(const void *a, const void *b)
     return strcmp((*one)->label, (*other)->label);
 }
 
-/* Which texts mean something to which backends; those not listed mean something to all. */
+/* Which texts and switches mean something to which backends; those not listed mean something to all. */
 static const struct {
     const char *key;
     const char *backends;
 } owners[] = {
+    {"rotate", "aws-kms openbao"},
+    {"fips", "aws-kms"},
     {"region", "aws-kms"},
     {"endpoint", "aws-kms gcp-kms"},
     {"sts-endpoint", "aws-kms"},
@@ -174,12 +176,18 @@ static bool is_among(const char *name, const char *list)
     return false;
 }
 
+static bool is_given(const struct token_settings *token, const struct config_key *key)
+{
+    const char *at = (const char *)token + key->offset;
+    return key->type == CONFIG_BOOL ? *(const bool *)at : *(char *const *)at != NULL;
+}
+
 /* A setting that does nothing is a mistake to be told of. */
 static envelope_status check_owners(const struct kms_settings *settings, const struct token_settings *token)
 {
     for (size_t i = 0; i < sizeof owners / sizeof owners[0]; i++) {
         const struct config_key *key = key_named(owners[i].key);
-        if (key && *(char *const *)((const char *)token + key->offset) && !is_among(token->backend, owners[i].backends))
+        if (key && is_given(token, key) && !is_among(token->backend, owners[i].backends))
             return error_raise(ENVELOPE_E_CONFIG, "%s: [token %s]: %s means nothing to backend = %s", settings->path,
                                token->label, owners[i].key, token->backend);
     }

@@ -1,6 +1,6 @@
 /*
- * What the services behind bearer tokens (Azure, Google) share: forms, base64url, JSON bodies, token replies, and the
- * check of settings.
+ * What backends share: addresses, forms, base64url, JSON bodies; and bearer tokens, their requests and replies (Azure,
+ * Google).
  */
 #ifndef PKCS11_WEB_H
 #define PKCS11_WEB_H
