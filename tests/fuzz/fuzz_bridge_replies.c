@@ -1,7 +1,7 @@
 /*
  * What a key service, or something in its place, may answer: any bytes at all, at any step of any operation. Input:
- * byte 0 chooses the backend (byte / 9) and the operation (byte % 9), then replies, each as a status, a header and a
- * body with their lengths. Besides not crashing: a call ends within its replies, a failure has its code and its text,
+ * byte 0 chooses the backend and the operation (below), then replies, each as a status, a header and a body with their
+ * lengths. Besides not crashing: a call ends within its replies, a failure has its code and its text,
  * and a success has a result within the limits the backend states.
  */
 #undef NDEBUG /* the checks are the point, in every build type */
@@ -53,7 +53,16 @@ static struct target targets[] = {
      .blobs = {"in", "in"}},
 };
 enum { OAEP_MAX = 1024 };
-enum { TARGET_COUNT = sizeof targets / sizeof targets[0], OPERATION_COUNT = BACKEND_RANDOM + 1 };
+enum { TARGET_COUNT = sizeof targets / sizeof targets[0], OPERATION_COUNT = BACKEND_RANDOM + 1, ITEM_COUNT = 4 };
+
+/* What only some backends offer: these come behind OPERATION_COUNT bytes for each target. */
+static const struct {
+    enum backend_op op, each;
+} more[] = {{BACKEND_DATA_KEY, BACKEND_AUTHENTICATE}, {BACKEND_VERSIONS, BACKEND_AUTHENTICATE},
+            {BACKEND_ROTATE, BACKEND_AUTHENTICATE},   {BACKEND_SET_VERSIONS, BACKEND_AUTHENTICATE},
+            {BACKEND_BATCH, BACKEND_ENCRYPT},         {BACKEND_BATCH, BACKEND_DECRYPT},
+            {BACKEND_BATCH, BACKEND_REWRAP}};
+enum { MORE_COUNT = sizeof more / sizeof more[0] };
 
 int LLVMFuzzerInitialize(int *argc, char ***argv)
 {
@@ -112,6 +121,17 @@ static void next_reply(struct input *input, struct http_reply *reply)
             reply->headers.bytes[i] = ' ';
 }
 
+static void check_items(const struct backend *backend, const struct backend_call *call)
+{
+    for (size_t i = 0; i < call->item_count; i++) {
+        const struct backend_item *item = &call->items[i];
+        assert(item->settled);
+        assert(item->rv == CKR_OK ? !item->text : item->text && *item->text && !item->out_length);
+        assert(item->out_at + item->out_length <= call->out.length);
+        assert(item->out_length <= (call->each == BACKEND_DECRYPT ? backend->max_plaintext : backend->max_ciphertext));
+    }
+}
+
 static void check_outcome(const struct backend *backend, const struct backend_call *call, enum backend_step step)
 {
     /* What OAEP makes has the size of the modulus. */
@@ -128,20 +148,59 @@ static void check_outcome(const struct backend *backend, const struct backend_ca
         for (size_t i = 0; i < call->keys.count; i++)
             assert(call->keys.items[i].id && call->keys.items[i].label && call->keys.items[i].bits);
         assert(call->op != BACKEND_AUTHENTICATE || call->made);
+        if (call->op == BACKEND_DATA_KEY) {
+            assert(call->out.length <= backend->max_ciphertext);
+            assert(call->plaintext.length == (call->wants_plaintext && !call->dry_run ? call->length : 0));
+        }
+        if (call->op == BACKEND_VERSIONS)
+            assert(call->versions.latest > 0 && call->versions.min_decryption > 0);
+        if (call->op == BACKEND_BATCH)
+            check_items(backend, call);
     } else if (step != BACKEND_SEND) {
         assert(call->rv != CKR_OK && *error_text());
     }
+}
+
+/* One of the operations in `more`, if the backend offers it. */
+static bool choose_more(const struct target *target, size_t choice, size_t size, struct backend_call *call,
+                        struct backend_item items[ITEM_COUNT])
+{
+    call->op = more[choice % MORE_COUNT].op;
+    call->each = more[choice % MORE_COUNT].each;
+    call->cipher = BACKEND_AEAD;
+    call->length = 32;
+    call->wants_plaintext = size & 1;
+    call->versions.min_decryption = 2;
+    if (call->op == BACKEND_BATCH)
+        call->items = items;
+    call->item_count = call->op == BACKEND_BATCH ? ITEM_COUNT : 0;
+    for (size_t i = 0; i < call->item_count; i++) {
+        bool bound = i & 1;
+        items[i] = (struct backend_item){.in = call->in,
+                                         .in_length = call->in_length,
+                                         .aad = (const uint8_t *)"aad",
+                                         .aad_length = bound ? 3 : 0,
+                                         .aad_to = (const uint8_t *)"to",
+                                         .aad_to_length = bound ? 2 : 0,
+                                         .dry_run = i == 2};
+    }
+    if (call->op == BACKEND_DATA_KEY)
+        call->has_aad = false;
+    return backend_offers(target->backend, call);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct input input = {data, data + size};
     size_t choice = take(&input, 1);
-    const struct target *target = &targets[choice / OPERATION_COUNT % TARGET_COUNT];
+    bool old = choice < TARGET_COUNT * OPERATION_COUNT;
+    size_t rest = old ? choice : choice - TARGET_COUNT * OPERATION_COUNT;
+    const struct target *target = &targets[rest / (old ? OPERATION_COUNT : MORE_COUNT) % TARGET_COUNT];
+    struct backend_item items[ITEM_COUNT];
     const struct backend *backend = target->backend;
     struct credentials *credentials = credentials_new("AKID", "SECRET", "TOKEN", 0);
     const char *blob = target->blobs[size >> 4 & 1];
-    struct backend_call call = {.op = (enum backend_op)(choice % OPERATION_COUNT),
+    struct backend_call call = {.op = (enum backend_op)(rest % OPERATION_COUNT),
                                 .key = target->key,
                                 .key_to = target->key,
                                 .label = target->label,
@@ -167,7 +226,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     call.dry_run = size & 2;
     error_clear();
-    enum backend_step step = backend->step(target->state, &call, NULL, &request);
+    bool offered = old || choose_more(target, rest, size, &call, items);
+    enum backend_step step = offered ? backend->step(target->state, &call, NULL, &request) : BACKEND_DONE;
     while ((step == BACKEND_SEND || step == BACKEND_RETRY) && input.at < input.end) {
         next_reply(&input, &reply);
         if (reply.transport != HTTP_OK && !request.optional)
@@ -177,6 +237,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     http_request_clear(&request);
     http_reply_clear(&reply);
+    for (size_t i = 0; offered && i < call.item_count; i++)
+        backend_item_reset(&items[i]);
     backend_call_clear(&call);
     credentials_unref(credentials);
     return 0;

@@ -192,6 +192,9 @@ within() { # SECONDS COMMAND PATTERN
     ((SECONDS - begin <= $1)) || fail "$2 took $((SECONDS - begin)) s"
 }
 decrypt="decrypt alias/first financial/3 $blob"
+says "$decrypt" "ok $dek"
+says "files" "ok *"
+files=${reply#ok }
 aws_rig_do counts '{}' >/dev/null
 for kind in throttle internal unavailable cut reset; do
     fault Decrypt $kind 2
@@ -218,6 +221,9 @@ for kind in bad-json wrong-json other-key huge huge-chunked html; do
         clear
     done
 done
+says "$decrypt" "ok $dek"
+says "files" "ok *"
+((${reply#ok } <= files + 1)) || fail "$files open files have become ${reply#ok }"
 restart
 for kind in bad-json wrong-json huge; do
     fault '*' "$kind"

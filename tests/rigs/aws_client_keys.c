@@ -10,10 +10,12 @@
  *                                  ITEM is AAD:HEX, or AAD>AAD:HEX for rewrap; a leading "?" asks for a dry run. The
  *                                  answer: "ok" or "CKR_… text", then " | ok:HEX" (" | left:HEX" if the plaintext
  *                                  left the service) or " | CKR_…" for each
+ *   files                          "ok COUNT": open files of this process
  *   many-round LABEL COUNT         COUNT pieces encrypted, rewrapped to other associated data, decrypted, compared
  */
 #include "aws_client.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -263,6 +265,19 @@ static CK_RV many_round(char *const word[])
     return rv;
 }
 
+static CK_RV files(void)
+{
+    unsigned count = 0;
+    DIR *directory = opendir("/proc/self/fd");
+    if (!directory)
+        return CKR_GENERAL_ERROR;
+    for (const struct dirent *entry; (entry = readdir(directory));)
+        count += entry->d_name[0] != '.';
+    closedir(directory);
+    printf("ok %u", count - 1); /* without this directory */
+    return CKR_OK;
+}
+
 bool keys_command(int count, char *const word[])
 {
     const char *verb = word[0];
@@ -277,6 +292,8 @@ bool keys_command(int count, char *const word[])
         rv = min_versions(word);
     else if (count >= 5 && strcmp(verb, "many") == 0)
         rv = many(count, word);
+    else if (count == 1 && strcmp(verb, "files") == 0)
+        rv = files();
     else if (count == 3 && strcmp(verb, "many-round") == 0)
         rv = many_round(word);
     else

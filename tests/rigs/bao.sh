@@ -253,6 +253,11 @@ else
     echo "left out: only OpenBao can disable a key (soft-delete)"
 fi
 
+part "settings of another backend"
+printf '%s\n' "[token bao]" "backend = openbao" "address = $BAO_ADDR" "auth = token" "fips = yes" >"$ENVELOPE_KMS_CONFIG"
+shown=$("$BUILD_DIR/tests/rigs/aws-client" "$module" bao </dev/null)
+[[ $shown = "CKR_FUNCTION_FAILED *fips means nothing to backend = openbao"* ]] || fail "$shown"
+
 part "only the keys named in kms.cnf"
 with_token "keys = kek, absent"
 says "find kek" "ok 1"
