@@ -90,10 +90,28 @@ struct hsm_rewrap {
 envelope_status hsm_rewrap(hsm *instance, const struct hsm_rewrap *move, uint8_t **made, size_t *made_length,
                            bool *inside);
 
+/* One of several that move between the same KEKs. */
+struct hsm_rewrap_item {
+    const uint8_t *aad_from, *aad_to;
+    size_t aad_from_length, aad_to_length;
+    const uint8_t *blob;
+    size_t blob_length;
+    uint8_t *made; /* malloc'ed; NULL: not moved */
+    size_t made_length;
+};
+enum { HSM_REWRAP_MANY = 128 };
 /*
- * For the audit trail: what the key service calls the requests that this thread's last hsm_wrap, hsm_unwrap or
- * hsm_rewrap made of it ("0f3c…", or "0f3c…, 77a1…" after several), so far as they succeeded; an error's text has the id
- * of the one that failed. "" where no service was asked. Printable; until the thread's next such call.
+ * Several moves in a few requests, at most HSM_REWRAP_MANY, where one key service has both KEKs and takes several
+ * pieces at once (OpenBao). What has a `made` is known to unwrap to the same DEK. What has none, for whatever reason,
+ * is left to hsm_rewrap, which says why it cannot be moved. False: these KEKs are not for this, and never will be. For
+ * a service that can move a DEK inside itself hsm_rewrap is the better way.
+ */
+bool hsm_rewrap_many(hsm *instance, const char *from, const char *to, struct hsm_rewrap_item *items, size_t count);
+
+/*
+ * For the audit trail: what the key service calls the requests that this thread's last hsm_wrap, hsm_unwrap, hsm_rewrap
+ * or hsm_rewrap_many made of it ("0f3c…", or "0f3c…, 77a1…" after several), so far as they succeeded; an error's text
+ * has the id of the one that failed. "" where no service was asked. Printable; until the thread's next such call.
  */
 const char *hsm_requests(void);
 

@@ -30,6 +30,9 @@ envelope_status hsm_kek_check_fit(const struct hsm_wrap *wrap);
 typedef envelope_status hsm_work(struct hsm_wrap *wrap, void *argument);
 envelope_status hsm_run(hsm *instance, const char *uri, bool without_kek, hsm_work *work, void *argument);
 
+/* The KEK to move to, in the session that has the one to move from; *service: that is where it wraps. */
+envelope_status hsm_rewrap_target(const struct hsm_wrap *from, struct hsm_kek *kek, struct hsm_wrap *to, bool *service);
+
 /* hsm_wrap and hsm_unwrap, as parts of a larger operation: what hsm_requests() has stays, and theirs come behind. */
 envelope_status hsm_wrap_part(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length,
                               const uint8_t dek[HSM_DEK_SIZE], uint8_t **blob, size_t *blob_length);

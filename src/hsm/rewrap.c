@@ -18,25 +18,35 @@ struct moving {
     size_t length;
 };
 
+envelope_status hsm_rewrap_target(const struct hsm_wrap *from, struct hsm_kek *kek, struct hsm_wrap *to, bool *service)
+{
+    enum hsm_mechanism mechanism = 0;
+    *to = (struct hsm_wrap){.kek = kek, .session = from->session};
+    envelope_status status = hsm_kek_resolve(kek, from->session, &to->view);
+    if (status == ENVELOPE_OK)
+        status = hsm_kek_check_fit(to);
+    if (status == ENVELOPE_OK)
+        status = hsm_kek_mechanism(kek, &to->view, &mechanism);
+    *service = mechanism == HSM_KEY_SERVICE && from->view.has_service;
+    return status;
+}
+
 /* One service has both KEKs: it moves the DEK, and is asked whether it would open what it made before that is believed.
  */
 static envelope_status move_inside(struct hsm_wrap *from, void *argument)
 {
     struct moving *job = argument;
     const struct hsm_rewrap *move = job->move;
-    struct hsm_wrap to = {
-        .kek = job->to, .session = from->session, .aad = move->aad_to, .aad_length = move->aad_to_length};
-    enum hsm_mechanism mechanism = 0;
-    envelope_status status = hsm_kek_resolve(job->to, from->session, &to.view);
-    if (status == ENVELOPE_OK)
-        status = hsm_kek_check_fit(&to);
-    if (status == ENVELOPE_OK)
-        status = hsm_kek_mechanism(job->to, &to.view, &mechanism);
+    struct hsm_wrap to;
+    bool service = false;
+    envelope_status status = hsm_rewrap_target(from, job->to, &to, &service);
     if (status != ENVELOPE_OK)
         return status;
-    job->apart = mechanism != HSM_KEY_SERVICE || !from->view.has_service;
+    job->apart = !service;
     if (job->apart)
         return ENVELOPE_OK;
+    to.aad = move->aad_to;
+    to.aad_length = move->aad_to_length;
     from->aad = move->aad_from;
     from->aad_length = move->aad_from_length;
     size_t made = 0;

@@ -61,19 +61,13 @@ const CK_ENVELOPE_KMS_FUNCTIONS *hsm_service_find(const CK_FUNCTION_LIST *functi
                : NULL;
 }
 
-#define SERVICE_CALL(session, name, ...)                                                                               \
-    (hsm_call_enter((session)->token->module, (session)->module_generation)                                            \
-         ? hsm_call_leave((session)->token->module,                                                                    \
-                          (session)->token->module->service->name((session)->handle, __VA_ARGS__))                     \
-         : hsm_call_refusal())
-
 /* --- what went wrong --- */
 
 /* True if the service answered, and this is what it said; else a failure on the way to it, or none of it. */
 static bool service_said(struct hsm_session *session, CK_RV rv, CK_ENVELOPE_KMS_MESSAGE *message)
 {
     memset(message, 0, sizeof *message);
-    if (SERVICE_CALL(session, last_message, message, sizeof *message) != CKR_OK || message->rv != rv) {
+    if (HSM_SERVICE_CALL(session, last_message, message, sizeof *message) != CKR_OK || message->rv != rv) {
         memset(message, 0, sizeof *message);
         return false;
     }
@@ -160,12 +154,11 @@ const char *hsm_requests(void)
     return requests;
 }
 
-/* The session's last call succeeded: what the service calls it. One that does not say leaves nothing to note. */
-static void note_request(struct hsm_session *session)
+void hsm_service_note(struct hsm_session *session)
 {
     CK_ENVELOPE_KMS_MESSAGE message;
     char id[sizeof message.request_id];
-    if (SERVICE_CALL(session, last_message, &message, sizeof message) != CKR_OK || message.request_id[0] == '\0')
+    if (HSM_SERVICE_CALL(session, last_message, &message, sizeof message) != CKR_OK || message.request_id[0] == '\0')
         return;
     message.request_id[sizeof message.request_id - 1] = '\0';
     text_printable(message.request_id, strlen(message.request_id), id, sizeof id);
@@ -204,7 +197,7 @@ envelope_status hsm_service_wrap(struct hsm_wrap *wrap, const uint8_t dek[HSM_DE
     }
     if (rv != CKR_OK)
         return hsm_session_fail(session, rv, false, "wrapping under the KEK \"%s\"", wrap->kek->uri->object_name);
-    note_request(session);
+    hsm_service_note(session);
     *length = made;
     return ENVELOPE_OK;
 }
@@ -235,7 +228,7 @@ envelope_status hsm_service_unwrap(struct hsm_wrap *wrap, const uint8_t *body, s
     CK_RV rv = decrypt(wrap, body, length, 0, &made);
     if (rv != CKR_OK)
         return unwrap_failed(wrap, rv);
-    note_request(wrap->session);
+    hsm_service_note(wrap->session);
     if (made != HSM_DEK_SIZE)
         return hsm_does_not_unwrap(wrap, "what is inside is no DEK");
     memcpy(dek, wrap->session->scratch + OUT_AT, HSM_DEK_SIZE);
@@ -256,14 +249,14 @@ envelope_status hsm_service_rewrap(struct hsm_wrap *from, const struct hsm_wrap 
     CK_ENVELOPE_KMS_PARAMS from_params = params_of(from, 0), to_params = params_of(to, 0);
     CK_ULONG made = HSM_BODY_MAX;
     CK_BBOOL left = CK_TRUE;
-    CK_RV rv = SERVICE_CALL(session, rewrap, from->view.key, &from_params, to->view.key, &to_params, body, length,
-                            moved, &made, &left);
+    CK_RV rv = HSM_SERVICE_CALL(session, rewrap, from->view.key, &from_params, to->view.key, &to_params, body, length,
+                                moved, &made, &left);
     if (rv == CKR_BUFFER_TOO_SMALL)
         return blob_too_long(to, made);
     if (rv != CKR_OK)
         return hsm_session_fail(session, rv, true, "moving a data key from the KEK \"%s\" to the KEK \"%s\"",
                                 from->kek->uri->object_name, to->kek->uri->object_name);
-    note_request(session);
+    hsm_service_note(session);
     *moved_length = made;
     *inside = left == CK_FALSE;
     return ENVELOPE_OK;

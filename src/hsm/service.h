@@ -25,6 +25,15 @@ envelope_status hsm_service_missing(struct hsm_session *session, const char *nam
 
 /* Begin hsm_requests() anew for this thread. */
 void hsm_requests_forget(void);
+/* The session's last call succeeded: note what the service calls it. One that does not say leaves nothing to note. */
+void hsm_service_note(struct hsm_session *session);
+
+/* HSM_SESSION_CALL for the vendor interface. */
+#define HSM_SERVICE_CALL(session, name, ...)                                                                           \
+    (hsm_call_enter((session)->token->module, (session)->module_generation)                                            \
+         ? hsm_call_leave((session)->token->module,                                                                    \
+                          (session)->token->module->service->name((session)->handle, __VA_ARGS__))                     \
+         : hsm_call_refusal())
 
 /* Would the service open this blob? It is asked for a trial that reveals nothing. */
 envelope_status hsm_service_try(struct hsm_wrap *wrap, const uint8_t *body, size_t length);

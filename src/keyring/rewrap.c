@@ -1,5 +1,5 @@
 /* Moving a key's versions to another KEK. */
-#include "keyring/keyring_internal.h"
+#include "keyring/rewrap.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,31 +12,14 @@
 #include "base/secmem.h"
 #include "keyring/binding.h"
 
-struct rewrapping {
-    keyring *ring;
-    store *opened;
-    const struct keyring_rewrap *wanted;
-    struct keyring_rewrapped done;
-    uint8_t store_id[STORE_ID_SIZE];
-    uint32_t from_kek_id; /* 0: from anywhere */
-    uint32_t kek_id;      /* to this one */
-    const char *uri;
-    bool tried; /* what is wrapped under it comes back */
-    bool many;  /* keys; what concerns all of them is told once */
-    bool ended; /* the KEK to move to cannot be used any more */
-    /* KEKs that nothing can be had from, by id: the next version under one would hear the same. */
-    struct keyring_failure lost[KEYRING_FAILURES];
-};
-
-static bool is_wanted(const struct rewrapping *job, const struct store_version *row)
+bool keyring_rewrap_is_wanted(const struct rewrapping *job, const struct store_version *row)
 {
     return row->state != STORE_VERSION_DESTROYED &&
            (job->wanted->version == 0 || job->wanted->version == row->version) &&
            (job->from_kek_id == 0 || job->from_kek_id == row->kek_id);
 }
 
-/* With a KEK named, what is under it already was moved before, or made there. Without, all is wrapped anew. */
-static bool is_there(const struct rewrapping *job, const struct store_version *row)
+bool keyring_rewrap_is_there(const struct rewrapping *job, const struct store_version *row)
 {
     return job->wanted->kek_uri && row->kek_id == job->kek_id;
 }
@@ -48,7 +31,7 @@ static envelope_status check_version(const struct rewrapping *job, const char *n
     if (job->wanted->version == 0)
         return ENVELOPE_OK;
     envelope_status status = store_version_of(job->opened, name, job->wanted->version, &row);
-    if (status == ENVELOPE_E_VERSION_UNKNOWN || (!status && !is_wanted(job, &row)))
+    if (status == ENVELOPE_E_VERSION_UNKNOWN || (!status && !keyring_rewrap_is_wanted(job, &row)))
         status = error_raise(ENVELOPE_E_VERSION_UNKNOWN, "it has no version %u%s, or that one is destroyed",
                              (unsigned)job->wanted->version, job->from_kek_id ? " under that KEK" : "");
     store_version_clear(&row);
@@ -152,8 +135,8 @@ static envelope_status move_key(struct rewrapping *job, const struct store_key *
 
 /* ---- a version ---- */
 
-static envelope_status wrap_anew(const struct rewrapping *job, const struct store_version *row,
-                                 struct store_rewrap *move, uint8_t **blob, bool *inside)
+static envelope_status wrap_anew(struct rewrapping *job, const struct store_version *row,
+                                 struct keyring_rewrap_moved *moved)
 {
     uint8_t aad_from[BINDING_MAX], aad_to[BINDING_MAX];
     struct binding_place place = {job->store_id, row->dek_id, row->version, row->kek_id, row->algorithm, row->key_name};
@@ -166,9 +149,11 @@ static envelope_status wrap_anew(const struct rewrapping *job, const struct stor
     place.kek_id = job->kek_id;
     plan.aad_to_length = keyring_binding_aad(&place, aad_to);
     keyring_gate_enter();
-    envelope_status status = hsm_rewrap(job->ring->token, &plan, blob, &move->blob_length, inside);
+    envelope_status status = hsm_rewrap(job->ring->token, &plan, &moved->blob, &moved->length, &moved->inside);
     keyring_gate_leave();
-    move->blob = *blob;
+    snprintf(moved->requests, sizeof moved->requests, "%s", hsm_requests());
+    if (!status)
+        job->many_from = moved->inside ? 0 : row->kek_id;
     return status;
 }
 
@@ -195,35 +180,49 @@ static void look_whose_fault(struct rewrapping *job, uint32_t from_kek_id, envel
         keyring_failure_set(job->ring, &job->lost[from_kek_id % KEYRING_FAILURES], from_kek_id, status, 1);
 }
 
-static envelope_status move_version(struct rewrapping *job, const struct store_version *row)
+static envelope_status store_moved(struct rewrapping *job, const struct store_version *row,
+                                   const struct keyring_rewrap_moved *moved)
 {
     struct store_rewrap move = {.from_kek_id = row->kek_id,
                                 .from_blob = row->blob,
                                 .from_length = row->blob_length,
                                 .kek_id = job->kek_id,
+                                .blob = moved->blob,
+                                .blob_length = moved->length,
                                 .now = clock_wall()};
-    uint8_t *blob = NULL;
-    bool inside = false;
+    char what[80];
+    struct keyring_note note;
+    snprintf(what, sizeof what, "from KEK %u to KEK %u%s", (unsigned)row->kek_id, (unsigned)job->kek_id,
+             moved->inside ? ", inside the key service" : "");
+    struct store_actor actor = keyring_actor_of(&note, what, job->wanted->why, moved->requests);
+    return store_version_rewrap(job->opened, row->dek_id, &move, &actor);
+}
+
+static envelope_status wrap_singly(struct rewrapping *job, const struct store_version *row,
+                                   struct keyring_rewrap_moved *moved)
+{
     struct keyring_failure *lost = &job->lost[row->kek_id % KEYRING_FAILURES];
     envelope_status status = keyring_failure_raise(job->ring, lost, row->kek_id, 0);
     if (status)
         return status;
-    status = wrap_anew(job, row, &move, &blob, &inside);
+    status = wrap_anew(job, row, moved);
     if (status)
         look_whose_fault(job, row->kek_id, status);
-    if (!status) {
-        char what[80];
-        struct keyring_note note;
-        snprintf(what, sizeof what, "from KEK %u to KEK %u%s", (unsigned)row->kek_id, (unsigned)job->kek_id,
-                 inside ? ", inside the key service" : "");
-        struct store_actor actor = keyring_actor_of(&note, what, job->wanted->why, hsm_requests());
-        status = store_version_rewrap(job->opened, row->dek_id, &move, &actor);
-    }
-    free(blob);
+    return status;
+}
+
+static envelope_status move_version(struct rewrapping *job, const struct store_version *row)
+{
+    struct keyring_rewrap_moved moved = {0};
+    bool ahead = keyring_rewrap_ahead(job, row, &moved);
+    envelope_status status = ahead ? ENVELOPE_OK : wrap_singly(job, row, &moved);
+    if (!status)
+        status = store_moved(job, row, &moved);
+    free(moved.blob);
     if (status)
         return status;
     job->done.moved++;
-    job->done.inside += inside ? 1 : 0;
+    job->done.inside += moved.inside ? 1 : 0;
     return ENVELOPE_OK;
 }
 
@@ -235,7 +234,7 @@ static envelope_status move_or_find_moved(struct rewrapping *job, const struct s
     for (int i = 0; status == ENVELOPE_E_STORE_CONFLICT && i < TRIES; i++) {
         struct store_version now;
         status = store_version_find(job->opened, row->dek_id, &now);
-        if (!status && (is_there(job, &now) || !is_wanted(job, &now)))
+        if (!status && (keyring_rewrap_is_there(job, &now) || !keyring_rewrap_is_wanted(job, &now)))
             job->done.kept++;
         else if (!status)
             status = move_version(job, &now);
@@ -249,10 +248,12 @@ static envelope_status move_versions(struct rewrapping *job, const char *name)
     struct store_version *rows = NULL;
     size_t count = 0;
     envelope_status status = store_versions(job->opened, name, &rows, &count);
+    if (!status && !job->many)
+        keyring_rewrap_ahead_of(job, rows, count);
     for (size_t i = 0; !status && i < count; i++) {
-        if (!is_wanted(job, &rows[i]))
+        if (!keyring_rewrap_is_wanted(job, &rows[i]))
             continue;
-        if (is_there(job, &rows[i]))
+        if (keyring_rewrap_is_there(job, &rows[i]))
             job->done.kept++;
         else
             status = move_or_find_moved(job, &rows[i]);
@@ -260,6 +261,8 @@ static envelope_status move_versions(struct rewrapping *job, const char *name)
             error_context(status, "version %u, with %zu of %zu versions done (run it again to go on)",
                           (unsigned)rows[i].version, job->done.moved + job->done.kept, count);
     }
+    if (!job->many)
+        keyring_rewrap_ahead_end(job);
     store_versions_free(rows, count);
     return status;
 }
@@ -378,13 +381,21 @@ envelope_status keyring_rewrap_all(keyring *ring, const struct keyring_rewrap *w
     if (!job.opened)
         return error_status();
     struct store_key *keys = NULL;
-    size_t count = 0;
+    struct store_version *rows = NULL;
+    size_t count = 0, row_count = 0;
     envelope_status status = prepare_all(&job);
     if (!status)
         status = store_keys(job.opened, &keys, &count);
-    if (status)
+    if (!status)
+        status = store_versions(job.opened, NULL, &rows, &row_count);
+    if (status) {
+        free(keys);
         return error_context(status, "rewrapping all keys");
+    }
+    keyring_rewrap_ahead_of(&job, rows, row_count);
     status = rewrap_keys(&job, keys, count, each, argument, done);
+    keyring_rewrap_ahead_end(&job);
+    store_versions_free(rows, row_count);
     free(keys);
     keyring_refresh_now(ring);
     return status;

@@ -12,6 +12,12 @@ for n in $(seq "$keys"); do
     envelope key create "tenant-$n" --kek "$(kek one)" >/dev/null
 done
 envelope key rotate tenant-1 >/dev/null
+extra=0
+# shellcheck disable=SC2154 # backend.sh sets it
+if [ "$backend" != aws ]; then # whose emulator is slow, and takes one at a time
+    extra=400
+    rotate_often tenant-3 "$extra" >rotations.log || fail "rotating: $(tail -n 1 rotations.log)"
+fi
 envelope key create elsewhere >/dev/null
 echo "as agreed" >plain
 encrypt "$(name_hex tenant-1)" plain 1.enc
@@ -29,7 +35,7 @@ refused_with 4 'nowhere' envelope key rewrap --all --from "$(kek nowhere)" --kek
 
 # killed_at_any_moment_it_is_taken_up_again
 total=$(under one)
-[ "$total" -eq $((keys + 1)) ] || fail "$(envelope key list)"
+[ "$total" -eq $((keys + 1 + extra)) ] || fail "$(envelope key list)"
 kills=0
 while [ "$(under one)" -gt 0 ] && [ "$kills" -lt 100 ]; do
     was=$(under two)

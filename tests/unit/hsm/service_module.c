@@ -201,8 +201,64 @@ static const char *last_text(void)
     return "the service has no configuration";
 }
 
-static const CK_ENVELOPE_KMS_FUNCTIONS service = {
-    .version = {1, 0}, .rewrap = rewrap, .last_message = last_message, .last_text = last_text};
+static CK_RV crypt_one(CK_SESSION_HANDLE session, bool encrypting, CK_OBJECT_HANDLE key, CK_ENVELOPE_KMS_ITEM *item)
+{
+    if (!encrypting)
+        return open_blob(session, key, item->params, item->in, item->in_len, item->out, &item->out_len);
+    CK_BYTE in[SEALED_MAX];
+    memcpy(in, item->in, item->in_len);
+    CK_RV rv = seal(session, key, item->params, in, item->in_len, item->out, &item->out_len);
+    if (rv == CKR_OK && control->damages)
+        item->out[HEAD] ^= 1;
+    return rv;
+}
+
+/* SoftHSM wants more room than a plaintext needs. */
+static CK_RV decrypt_one(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, const CK_ENVELOPE_KMS_ITEM *item,
+                         CK_ENVELOPE_KMS_ITEM *given)
+{
+    CK_BYTE out[SEALED_MAX];
+    CK_ENVELOPE_KMS_ITEM roomy = *item;
+    roomy.out = out;
+    roomy.out_len = sizeof out;
+    CK_RV rv = crypt_one(session, false, key, &roomy);
+    if (rv == CKR_OK && roomy.out_len > item->out_len)
+        rv = CKR_BUFFER_TOO_SMALL;
+    if (rv == CKR_OK)
+        memcpy(given->out, out, roomy.out_len);
+    given->out_len = roomy.out_len;
+    return rv;
+}
+
+static CK_RV crypt_many(CK_SESSION_HANDLE session, unsigned long what, CK_OBJECT_HANDLE key, CK_OBJECT_HANDLE to,
+                        CK_ENVELOPE_KMS_ITEM *items, unsigned long count, unsigned long item_size)
+{
+    if (item_size != sizeof *items || to != CK_INVALID_HANDLE || count == 0)
+        return CKR_ARGUMENTS_BAD;
+    control->many++;
+    CK_RV first = told(false);
+    for (unsigned long i = 0; i < count; i++) {
+        CK_ENVELOPE_KMS_ITEM *item = &items[i];
+        item->rv = control->rv;
+        if (item->rv == CKR_OK)
+            item->rv = what == CK_ENVELOPE_KMS_DECRYPT ? decrypt_one(session, key, item, item)
+                                                       : crypt_one(session, true, key, item);
+        first = first == CKR_OK ? item->rv : first;
+    }
+    last = first;
+    return first;
+}
+
+static CK_ENVELOPE_KMS_FUNCTIONS service = {.version = {1, 1},
+                                            .rewrap = rewrap,
+                                            .last_message = last_message,
+                                            .last_text = last_text,
+                                            .crypt_many = crypt_many};
+
+EXPORT void service_set_minor(unsigned char minor)
+{
+    service.version.minor = minor;
+}
 
 static void load(void)
 {

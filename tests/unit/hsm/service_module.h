@@ -17,9 +17,13 @@ struct service_control {
     _Atomic int blob_size;    /* how long blobs are made; 0: as they come */
     _Atomic bool plaintext_leaves;
     _Atomic bool counts_requests; /* a request's id is its number, not 17 */
-    _Atomic int requests;         /* encryptions, decryptions, rewraps */
-    _Atomic bool damages; /* rewrap makes blobs that do not open */
+    _Atomic int requests;         /* encryptions, decryptions, rewraps, many at once as one */
+    _Atomic int many;             /* calls of crypt_many */
+    _Atomic bool damages;         /* rewrap makes blobs that do not open */
     _Atomic int encrypts, decrypts, dry_runs, rewraps, initializes;
 };
+
+/* Which version of the vendor interface it says it has: 1.0, or 1.1 (as it does at first) with crypt_many. */
+void service_set_minor(unsigned char minor);
 
 #endif

@@ -307,6 +307,131 @@ static void move_whose_result_does_not_open_is_refused(void **state)
     free(blob);
 }
 
+/* --- many at once --- */
+
+enum { MANY = 20 };
+
+struct batch {
+    struct hsm_rewrap_item items[MANY];
+    uint8_t *blobs[MANY];
+};
+
+/* DEK n is n everywhere. */
+static void make_batch(struct batch *batch, const char *from)
+{
+    for (size_t i = 0; i < MANY; i++) {
+        struct hsm_rewrap_item *item = &batch->items[i];
+        uint8_t dek[HSM_DEK_SIZE];
+        memset(dek, (int)i, sizeof dek);
+        *item = (struct hsm_rewrap_item){
+            .aad_from = AAD, .aad_from_length = sizeof AAD, .aad_to = OTHER_AAD, .aad_to_length = sizeof OTHER_AAD};
+        assert_status(hsm_wrap(fixture.hsm, from, AAD, sizeof AAD, dek, &batch->blobs[i], &item->blob_length),
+                      ENVELOPE_OK);
+        item->blob = batch->blobs[i];
+    }
+}
+
+/* How many were made; each of them has its DEK. */
+static size_t check_batch(struct batch *batch, const char *to)
+{
+    size_t made = 0;
+    for (size_t i = 0; i < MANY; i++) {
+        struct hsm_rewrap_item *item = &batch->items[i];
+        uint8_t dek[HSM_DEK_SIZE], again[HSM_DEK_SIZE];
+        memset(dek, (int)i, sizeof dek);
+        if (item->made) {
+            made++;
+            assert_status(
+                hsm_unwrap(fixture.hsm, to, OTHER_AAD, sizeof OTHER_AAD, item->made, item->made_length, again),
+                ENVELOPE_OK);
+            assert_memory_equal(dek, again, sizeof dek);
+        }
+        free(item->made);
+        item->made = NULL;
+    }
+    return made;
+}
+
+static void free_batch(struct batch *batch)
+{
+    for (size_t i = 0; i < MANY; i++)
+        free(batch->blobs[i]);
+}
+
+static void many_move_in_three_requests(void **state)
+{
+    struct batch batch;
+    struct hsm_counters counters;
+    (void)state;
+    control->counts_requests = true;
+    make_batch(&batch, fixture.rig.kek);
+    assert_true(hsm_rewrap_many(fixture.hsm, fixture.rig.kek, SECOND, batch.items, MANY));
+    assert_string_equal(hsm_requests(), "request-21, request-22, request-23");
+    assert_true(control->many == 3 && control->rewraps == 0 && control->encrypts == MANY);
+    assert_int_equal(check_batch(&batch, SECOND), MANY);
+    hsm_count(fixture.hsm, &counters);
+    assert_int_equal(counters.rewraps, MANY);
+    /* To itself too: under new material. */
+    assert_true(hsm_rewrap_many(fixture.hsm, fixture.rig.kek, fixture.rig.kek, batch.items, MANY));
+    assert_int_equal(check_batch(&batch, fixture.rig.kek), MANY);
+    free_batch(&batch);
+}
+
+static void what_does_not_open_harms_no_other(void **state)
+{
+    struct batch batch;
+    (void)state;
+    make_batch(&batch, fixture.rig.kek);
+    batch.blobs[3][2 + 15] ^= 1;
+    batch.items[7].aad_from = OTHER_AAD;
+    batch.items[7].aad_from_length = sizeof OTHER_AAD;
+    batch.items[9].blob_length = 2;
+    batch.blobs[11][1] = HSM_AES_GCM;
+    assert_true(hsm_rewrap_many(fixture.hsm, fixture.rig.kek, SECOND, batch.items, MANY));
+    assert_true(!batch.items[3].made && !batch.items[7].made && !batch.items[9].made && !batch.items[11].made);
+    assert_int_equal(check_batch(&batch, SECOND), MANY - 4);
+    free_batch(&batch);
+}
+
+static void many_that_come_out_wrong_are_not_given(void **state)
+{
+    struct batch batch;
+    (void)state;
+    make_batch(&batch, fixture.rig.kek);
+    control->damages = true;
+    assert_true(hsm_rewrap_many(fixture.hsm, fixture.rig.kek, SECOND, batch.items, MANY));
+    assert_int_equal(check_batch(&batch, SECOND), 0);
+    control->damages = false;
+    control->rv = CKR_KEY_FUNCTION_NOT_PERMITTED;
+    assert_true(hsm_rewrap_many(fixture.hsm, fixture.rig.kek, SECOND, batch.items, MANY));
+    assert_string_equal(hsm_requests(), "");
+    assert_int_equal(check_batch(&batch, SECOND), 0);
+    control->rv = CKR_OK;
+    make_aes(&(struct key_wish){.label = "loose", .extractable = true});
+    assert_true(hsm_rewrap_many(fixture.hsm, fixture.rig.kek, "pkcs11:token=rig;object=loose", batch.items, MANY));
+    assert_int_equal(check_batch(&batch, SECOND), 0);
+    destroy_keys("loose");
+    free_batch(&batch);
+}
+
+static void many_are_for_one_token_that_takes_them(void **state)
+{
+    void (*set_minor)(unsigned char) = NULL;
+    void *handle = dlopen(module, RTLD_NOW | RTLD_LOCAL);
+    struct batch batch;
+    (void)state;
+    *(void **)&set_minor = dlsym(handle, "service_set_minor");
+    make_batch(&batch, fixture.rig.kek);
+    assert_false(hsm_rewrap_many(fixture.hsm, fixture.rig.kek, elsewhere, batch.items, MANY));
+    assert_false(hsm_rewrap_many(fixture.hsm, elsewhere, elsewhere, batch.items, MANY));
+    set_minor(0);
+    assert_false(hsm_rewrap_many(fixture.hsm, fixture.rig.kek, SECOND, batch.items, MANY));
+    set_minor(1);
+    assert_int_equal(control->many, 0);
+    assert_int_equal(check_batch(&batch, SECOND), 0);
+    free_batch(&batch);
+}
+
 static void extractable_kek_is_no_target(void **state)
 {
     uint8_t *blob = NULL;
@@ -337,6 +462,10 @@ int main(void)
         TEST(requests_that_succeeded_are_told),
         TEST(between_tokens_it_passes_through_locked_memory),
         TEST(move_whose_result_does_not_open_is_refused),
+        TEST(many_move_in_three_requests),
+        TEST(what_does_not_open_harms_no_other),
+        TEST(many_that_come_out_wrong_are_not_given),
+        TEST(many_are_for_one_token_that_takes_them),
         TEST(extractable_kek_is_no_target),
     };
     return cmocka_run_group_tests(tests, group_setup, fixture_group_teardown);

@@ -233,13 +233,144 @@ static void without_a_kek_each_key_is_wrapped_anew_under_its_own(void **state)
     keyring_free(ring);
 }
 
+/* ---- a service that takes many at once ---- */
+
+enum { TENANTS = 150 };
+static char first_at_service[512]; /* the configured KEK, by the service */
+
+static void make_tenants(keyring *ring)
+{
+    const char *kek = keyring_settings(ring)->kek;
+    snprintf(first_at_service, sizeof first_at_service, "%s%smodule-path=%s", kek, strchr(kek, '?') ? "&" : "?",
+             SERVICE_MODULE);
+    for (int i = 0; i < TENANTS; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "t %d", i);
+        create(ring, name, first_at_service);
+    }
+    assert_ok(keyring_rotate(ring, "t 7", NULL, NULL, NULL));
+    control->plaintext_leaves = true;
+    control->counts_requests = true;
+}
+
+static void versions_of_many_keys_move_in_few_requests(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain();
+    struct keyring_rewrap_all done;
+    struct keyring_rewrapped one;
+    struct rig_message message;
+    make_tenants(ring);
+    assert_ok(rig_seal_once(ring, rig_key(ring, "t 99"), 9, &message));
+    int before = control->requests;
+    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SERVICE}, NULL, NULL, &done));
+    /* The trial, "default" from SoftHSM, one moved alone and its trial; then 128 and 22, three requests each. */
+    assert_true(control->many == 6 && control->requests - before < 20);
+    assert_true(done.versions.moved == TENANTS + 2 && done.versions.inside == 0);
+    assert_int_equal(under(SERVICE, "%"), TENANTS + 2);
+    /* A row for each, and the requests that it was in. */
+    assert_int_equal(
+        rig_sql_number("SELECT count(*) FROM encryption_key_history WHERE what = 'rewrap' AND result = 'ok' "
+                       "AND detail LIKE '%%(request%%)'"),
+        TENANTS + 2);
+    assert_int_equal(
+        rig_sql_number("SELECT count(DISTINCT detail) FROM encryption_key_history WHERE what = 'rewrap' AND "
+                       "detail LIKE '%%(requests request-%%, request-%%, request-%%)'"),
+        2);
+    keyring *later = rig_ring_plain();
+    assert_ok(rig_open_once(later, &message, 9));
+    assert_ok(keyring_rewrap(later, "t 7", &(struct keyring_rewrap){0}, &one)); /* anew, under its own */
+    assert_int_equal(one.moved, 2);
+    for (int i = 0; i < 5; i++)
+        assert_ok(keyring_rotate(ring, "t 7", NULL, NULL, NULL));
+    int many = control->many;
+    assert_ok(keyring_rewrap(later, "t 7", &(struct keyring_rewrap){.kek_uri = first_at_service}, &one));
+    assert_true(one.moved == 7 && control->many == many + 3);
+    assert_ok(store_check(keyring_store(ring)));
+    keyring_free(later);
+    later = rig_ring_plain();
+    assert_ok(rig_seal_once(later, rig_key(later, "t 7"), 10, &message));
+    keyring_free(later);
+    keyring_free(ring);
+}
+
+static void a_damaged_version_among_many_is_told_by_itself(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain();
+    struct keyring_rewrap_all done;
+    struct seen seen = {0};
+    make_tenants(ring);
+    rig_sql("UPDATE encryption_key_version SET encrypted_key_blob = x'0104%s' WHERE key_id IN (SELECT "
+            "key_id FROM encryption_key WHERE name IN ('t 50', 't 51'))",
+            "00112233445566778899aabb10000102030405060708090a0b0c0d0e0f");
+    assert_status(ENVELOPE_E_UNWRAP,
+                  keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SERVICE}, see, &seen, &done));
+    assert_error_says("2 of 151 keys");
+    assert_true(seen.failed == 2 && done.versions.moved == TENANTS && control->many == 6);
+    assert_non_null(strstr(seen.failures, "t 50;"));
+    assert_non_null(strstr(seen.failures, "t 51;"));
+    assert_int_equal(under(SERVICE, "%"), TENANTS);
+    keyring_free(ring);
+}
+
+static keyring *other_ring;
+
+/* While the first ones are stored, some of those moved ahead are changed. */
+static void change_some(void)
+{
+    static const char *const moved[] = {"t 120", "t 121"};
+    struct keyring_rewrapped one;
+    if (!other_ring || control->many == 0)
+        return;
+    for (size_t i = 0; i < 2; i++)
+        assert_ok(keyring_rewrap(other_ring, moved[i], &(struct keyring_rewrap){.kek_uri = SERVICE}, &one));
+    assert_ok(keyring_rotate(other_ring, "t 122", NULL, NULL, NULL));
+    /* Wrapped anew under the old KEK: another blob, the same DEK. */
+    assert_ok(keyring_rewrap(other_ring, "t 123", &(struct keyring_rewrap){0}, &one));
+    other_ring = NULL;
+}
+
+static void what_others_change_meanwhile_is_not_overwritten(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain(), *others = rig_ring_plain();
+    struct keyring_rewrap_all done;
+    struct seen seen = {.then = change_some};
+    struct rig_message message;
+    make_tenants(ring);
+    assert_ok(rig_seal_once(ring, rig_key(ring, "t 123"), 9, &message));
+    other_ring = others;
+    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SERVICE}, see, &seen, &done));
+    assert_null(other_ring);
+    assert_true(done.failed == 0 && done.versions.kept == 2);
+    assert_int_equal(under(SERVICE, "%"), TENANTS + 3);
+    keyring *later = rig_ring_plain();
+    assert_ok(rig_open_once(later, &message, 9));
+    for (int i = 0; i < TENANTS; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "t %d", i);
+        assert_ok(rig_seal_once(later, rig_key(later, name), 10, &message));
+    }
+    assert_ok(store_check(keyring_store(ring)));
+    keyring_free(later);
+    keyring_free(others);
+    keyring_free(ring);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(every_key_moves_and_messages_go_on),           TEST(only_what_is_under_the_named_kek_moves),
-        TEST(one_damaged_key_is_told_and_the_others_go_on), TEST(keys_under_a_lost_kek_are_told_and_the_others_go_on),
-        TEST(a_kek_that_cannot_be_moved_to_is_one_error),   TEST(without_a_kek_each_key_is_wrapped_anew_under_its_own),
+        TEST(every_key_moves_and_messages_go_on),
+        TEST(only_what_is_under_the_named_kek_moves),
+        TEST(one_damaged_key_is_told_and_the_others_go_on),
+        TEST(keys_under_a_lost_kek_are_told_and_the_others_go_on),
+        TEST(a_kek_that_cannot_be_moved_to_is_one_error),
+        TEST(without_a_kek_each_key_is_wrapped_anew_under_its_own),
+        TEST(versions_of_many_keys_move_in_few_requests),
+        TEST(a_damaged_version_among_many_is_told_by_itself),
+        TEST(what_others_change_meanwhile_is_not_overwritten),
     };
     return cmocka_run_group_tests(tests, group_setup, keyring_rig_teardown);
 }
