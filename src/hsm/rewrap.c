@@ -31,7 +31,26 @@ envelope_status hsm_rewrap_target(const struct hsm_wrap *from, struct hsm_kek *k
     return status;
 }
 
-/* One service has both KEKs: it moves the DEK, and is asked whether it would open what it made before that is believed.
+/* What the module made of a DEK that left the service: it must be the same one. */
+static envelope_status compare(struct hsm_wrap *from, struct hsm_wrap *to, const struct moving *job, size_t made)
+{
+    const struct hsm_rewrap *move = job->move;
+    uint8_t *dek = secmem_alloc((size_t)2 * HSM_DEK_SIZE);
+    if (!dek)
+        return error_status();
+    envelope_status status =
+        hsm_service_unwrap(from, move->blob + HSM_BLOB_HEADER, move->blob_length - HSM_BLOB_HEADER, dek);
+    if (status == ENVELOPE_OK)
+        status = hsm_service_unwrap(to, job->blob + HSM_BLOB_HEADER, made, dek + HSM_DEK_SIZE);
+    if (status == ENVELOPE_OK && CRYPTO_memcmp(dek, dek + HSM_DEK_SIZE, HSM_DEK_SIZE) != 0)
+        status = error_raise(ENVELOPE_E_UNWRAP, "the service unwraps another key than it wrapped");
+    secmem_free(dek);
+    return status;
+}
+
+/*
+ * One service has both KEKs: it moves the DEK. Before that is believed it is asked whether it would open what it made,
+ * or, where the DEK left it, to open both.
  */
 static envelope_status move_inside(struct hsm_wrap *from, void *argument)
 {
@@ -53,7 +72,7 @@ static envelope_status move_inside(struct hsm_wrap *from, void *argument)
     status = hsm_service_rewrap(from, &to, move->blob + HSM_BLOB_HEADER, move->blob_length - HSM_BLOB_HEADER,
                                 job->blob + HSM_BLOB_HEADER, &made, &job->inside);
     if (status == ENVELOPE_OK)
-        status = hsm_service_try(&to, job->blob + HSM_BLOB_HEADER, made);
+        status = job->inside ? hsm_service_try(&to, job->blob + HSM_BLOB_HEADER, made) : compare(from, &to, job, made);
     if (status != ENVELOPE_OK)
         return status;
     job->blob[0] = HSM_BLOB_FORMAT;
