@@ -143,6 +143,8 @@ static enum backend_step hand_out(const struct gcp *gcp, struct backend_call *ca
     case BACKEND_BATCH:
         break;
     }
+    if (call->cipher != BACKEND_AEAD && (call->op == BACKEND_ENCRYPT || call->op == BACKEND_DECRYPT))
+        return gcp_step_rsa(gcp, call, reply, request);
     return gcp_step_crypt(gcp, call, reply, request);
 }
 
@@ -159,6 +161,8 @@ const struct backend gcp_backend = {
     .experimental = true,
     .max_plaintext = GCP_PLAINTEXT_MAX,
     .max_ciphertext = GCP_CIPHERTEXT_MAX,
+    .oaep_sha1 = true,
+    .oaep_sha256 = true,
     .random = true,
     .open = gcp_open,
     .close = gcp_close,

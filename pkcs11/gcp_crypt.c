@@ -58,8 +58,7 @@ static enum backend_step ask_random(const struct gcp *gcp, struct backend_call *
     return web_body_close(call, request);
 }
 
-/* Bytes changed on the way: worth another try, as the service's documentation says. */
-static enum backend_step changed(const struct gcp *gcp, struct backend_call *call, const char *doing)
+enum backend_step gcp_changed(const struct gcp *gcp, struct backend_call *call, const char *doing)
 {
     error_raise(ENVELOPE_E_HSM, "[token %s] Cloud KMS %s: a checksum does not match: bytes were changed on the way",
                 gcp->settings->label, doing);
@@ -67,10 +66,9 @@ static enum backend_step changed(const struct gcp *gcp, struct backend_call *cal
     return BACKEND_RETRY;
 }
 
-/* The reply's bytes, checked by their sum; root is left to the caller, NULL unless DONE. */
-static enum backend_step take(const struct gcp *gcp, struct backend_call *call, const struct http_reply *reply,
-                              const char *doing, const char *name, const char *sum_name, struct buffer *to,
-                              json_t **root)
+enum backend_step gcp_take_bytes(const struct gcp *gcp, struct backend_call *call, const struct http_reply *reply,
+                                 const char *doing, const char *name, const char *sum_name, struct buffer *to,
+                                 json_t **root)
 {
     struct buffer body = {0};
     buffer_append(&body, reply->body.bytes, reply->body.length);
@@ -83,7 +81,7 @@ static enum backend_step take(const struct gcp *gcp, struct backend_call *call, 
     if (!*root || !taken)
         gcp_bad_reply(gcp, call, doing, *root ? name : "not a JSON object");
     else
-        step = changed(gcp, call, doing);
+        step = gcp_changed(gcp, call, doing);
     buffer_reset(to);
     json_decref(*root);
     *root = NULL;
@@ -115,14 +113,15 @@ static enum backend_step on_encrypted(const struct gcp *gcp, struct backend_call
     json_t *root;
     bool has_aad = call->op == BACKEND_REWRAP ? call->has_aad_to : call->has_aad;
     buffer_reset(&call->out);
-    enum backend_step step = take(gcp, call, reply, "encrypt", "ciphertext", "ciphertextCrc32c", &call->out, &root);
+    enum backend_step step =
+        gcp_take_bytes(gcp, call, reply, "encrypt", "ciphertext", "ciphertextCrc32c", &call->out, &root);
     if (step != BACKEND_DONE)
         return step;
     if (!is_about(gcp, root, target_of(call)))
         step = gcp_bad_reply(gcp, call, "encrypt", "it speaks of another key");
     else if (!verified(root, "verifiedPlaintextCrc32c") ||
              (has_aad && !verified(root, "verifiedAdditionalAuthenticatedDataCrc32c")))
-        step = changed(gcp, call, "encrypt");
+        step = gcp_changed(gcp, call, "encrypt");
     else if (call->out.length > GCP_CIPHERTEXT_MAX)
         step = gcp_bad_reply(gcp, call, "encrypt", "more bytes than Cloud KMS gives");
     json_decref(root);
@@ -141,7 +140,7 @@ static enum backend_step on_decrypted(const struct gcp *gcp, struct backend_call
     bool moving = call->op == BACKEND_REWRAP;
     struct buffer *plain = moving ? &work->secret : &call->out;
     buffer_reset(plain);
-    enum backend_step step = take(gcp, call, reply, "decrypt", "plaintext", "plaintextCrc32c", plain, &root);
+    enum backend_step step = gcp_take_bytes(gcp, call, reply, "decrypt", "plaintext", "plaintextCrc32c", plain, &root);
     json_decref(root);
     if (step == BACKEND_DONE && plain->length > GCP_PLAINTEXT_MAX)
         step = gcp_bad_reply(gcp, call, "decrypt", "more bytes than can have been encrypted");
@@ -159,7 +158,8 @@ static enum backend_step on_random(const struct gcp *gcp, struct backend_call *c
     json_t *root;
     struct buffer bytes = {0};
     size_t left = call->length - call->out.length;
-    enum backend_step step = take(gcp, call, reply, "generate random bytes", "data", "dataCrc32c", &bytes, &root);
+    enum backend_step step =
+        gcp_take_bytes(gcp, call, reply, "generate random bytes", "data", "dataCrc32c", &bytes, &root);
     json_decref(root);
     size_t wanted = left < GCP_RANDOM_MIN ? GCP_RANDOM_MIN : left > GCP_RANDOM_MAX ? GCP_RANDOM_MAX : left;
     if (step == BACKEND_DONE && bytes.length != wanted)
@@ -175,10 +175,10 @@ static enum backend_step on_random(const struct gcp *gcp, struct backend_call *c
 enum backend_step gcp_step_crypt(const struct gcp *gcp, struct backend_call *call, const struct http_reply *reply,
                                  struct http_request *request)
 {
-    if (call->op != BACKEND_RANDOM && call->cipher != BACKEND_AEAD)
-        return backend_fail(
-            call, CKR_MECHANISM_INVALID,
-            error_raise(ENVELOPE_E_WRAP_MECHANISM, "[token %s]: no RSA keys there", gcp->settings->label));
+    if (call->op == BACKEND_REWRAP && call->cipher != BACKEND_AEAD)
+        return backend_fail(call, CKR_MECHANISM_INVALID,
+                            error_raise(ENVELOPE_E_WRAP_MECHANISM, "[token %s]: a blob is moved with AES keys only",
+                                        gcp->settings->label));
     if (!reply) {
         buffer_reset(&call->out);
         if (call->op == BACKEND_RANDOM)

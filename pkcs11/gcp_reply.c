@@ -13,7 +13,7 @@ static const char key_word[] = "/cryptoKeys/";
 bool gcp_is_key_name(const char *name, size_t length)
 {
     static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    return length >= 1 && length <= 63 && strspn(name, allowed) >= length;
+    return length >= 1 && length <= GCP_NAME_MAX && strspn(name, allowed) >= length;
 }
 
 const char *gcp_name_of(const struct gcp *gcp, const char *key)
@@ -22,6 +22,24 @@ const char *gcp_name_of(const struct gcp *gcp, const char *key)
     if (strncmp(key, gcp->ring, ring) == 0 && strncmp(key + ring, key_word, sizeof key_word - 1) == 0)
         key += ring + sizeof key_word - 1;
     return gcp_is_key_name(key, strlen(key)) ? key : NULL;
+}
+
+bool gcp_parse_id(const struct gcp *gcp, const char *key, struct gcp_id *id)
+{
+    static const char word[] = "/cryptoKeyVersions/";
+    char whole[512];
+    const char *at = strstr(key, word), *version = at ? at + sizeof word - 1 : "";
+    size_t length = at ? (size_t)(at - key) : strlen(key), digits = strspn(version, "0123456789");
+    if (length >= sizeof whole || version[digits] || digits > GCP_VERSION_MAX || (at && !digits))
+        return false;
+    memcpy(whole, key, length);
+    whole[length] = '\0';
+    const char *name = gcp_name_of(gcp, whole);
+    if (!name)
+        return false;
+    memcpy(id->name, name, strlen(name) + 1);
+    memcpy(id->version, version, digits + 1);
+    return true;
 }
 
 const char *gcp_take_name(const struct gcp *gcp, struct backend_call *call, const char *key)
@@ -113,7 +131,8 @@ enum backend_step gcp_judge(const struct gcp *gcp, struct backend_call *call, co
     const char *message = error ? json_member(error, "message") : NULL;
     backend_note(call, code ? code : "", message ? message : "", NULL);
     json_decref(root);
-    const struct refusal *refusal = refusal_of(call->service_code, reply->status, strcmp(doing, "decrypt") == 0);
+    const struct refusal *refusal = refusal_of(
+        call->service_code, reply->status, strcmp(doing, "decrypt") == 0 || strcmp(doing, "asymmetricDecrypt") == 0);
     struct refusal_place place = {
         .label = gcp->settings->label, .service = "Cloud KMS", .doing = doing, .key = key, .status = reply->status};
     return refusal_raise(call, refusal, &place);

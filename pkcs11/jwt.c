@@ -34,9 +34,9 @@ EVP_PKEY *jwt_read_key(const struct buffer *pem)
 static bool begin(EVP_MD_CTX *context, enum jwt_algorithm algorithm, EVP_PKEY *key)
 {
     const OSSL_PARAM pss[] = {
-        OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_PAD_MODE, (char *)OSSL_PKEY_RSA_PAD_MODE_PSS, 0),
-        OSSL_PARAM_utf8_string(OSSL_PKEY_PARAM_RSA_PSS_SALTLEN, (char *)OSSL_PKEY_RSA_PSS_SALT_LEN_DIGEST, 0),
-        OSSL_PARAM_END};
+        OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_PAD_MODE, (char *)OSSL_PKEY_RSA_PAD_MODE_PSS, 0),
+        OSSL_PARAM_construct_utf8_string(OSSL_PKEY_PARAM_RSA_PSS_SALTLEN, (char *)OSSL_PKEY_RSA_PSS_SALT_LEN_DIGEST, 0),
+        OSSL_PARAM_construct_end()};
     return context && EVP_DigestSignInit_ex(context, NULL, "SHA256", libctx_private(), NULL, key,
                                             algorithm == JWT_PS256 ? pss : NULL) > 0;
 }
