@@ -135,7 +135,7 @@ static envelope_status create_at(keyring *ring, store *opened, const struct plac
     struct wrapped first;
     envelope_status status = wrap_new(ring, opened, place, &first);
     if (!status) {
-        struct keyring_note note;
+        struct keyring_note note = {0};
         struct store_actor actor = keyring_actor_of(&note, "", NULL, hsm_requests());
         status = store_key_create(opened, place->name, limit, &first.row, &actor);
     }
@@ -228,7 +228,7 @@ static envelope_status rotate(keyring *ring, store *opened, struct rotation *rot
     struct wrapped next;
     status = wrap_new(ring, opened, &place, &next);
     if (!status) {
-        struct keyring_note note;
+        struct keyring_note note = {0};
         struct store_actor actor = keyring_actor_of(&note, "", rotation->why, hsm_requests());
         status = store_key_rotate(opened, rotation->name, primary, &next.row, &actor);
     }

@@ -127,7 +127,7 @@ static envelope_status move_key(struct rewrapping *job, const struct store_key *
     if (status)
         return status;
     char what[64];
-    struct keyring_note note;
+    struct keyring_note note = {0};
     snprintf(what, sizeof what, "from KEK %u to KEK %u", (unsigned)key->kek_id, (unsigned)job->kek_id);
     struct store_actor actor = keyring_actor_of(&note, what, job->wanted->why, job->many ? "" : hsm_requests());
     return store_key_set_kek(job->opened, key->name, key->kek_id, job->kek_id, clock_wall(), &actor);
@@ -191,7 +191,7 @@ static envelope_status store_moved(struct rewrapping *job, const struct store_ve
                                 .blob_length = moved->length,
                                 .now = clock_wall()};
     char what[80];
-    struct keyring_note note;
+    struct keyring_note note = {0};
     snprintf(what, sizeof what, "from KEK %u to KEK %u%s", (unsigned)row->kek_id, (unsigned)job->kek_id,
              moved->inside ? ", inside the key service" : "");
     struct store_actor actor = keyring_actor_of(&note, what, job->wanted->why, moved->requests);
