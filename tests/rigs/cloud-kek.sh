@@ -2,8 +2,8 @@
 # Envelope with its master key in a key service, in short, to be sourced after aws-client.sh. The whole integration suite
 # runs with ENVELOPE_RIG (tests/integration/backend.sh); this is what a further service has to show.
 #
-#   cloud_kek TOKEN LABEL TYPE REFUSAL   init, encrypt, rotate, decrypt old and new; then switch_off (the caller's): refused
-#                                        with REFUSAL (an extended regular expression), and switch_on: works again
+#   cloud_kek TOKEN LABEL REFUSAL   init, encrypt, rotate, decrypt old and new; then switch_off (the caller's): refused with
+#                                   REFUSAL (an extended regular expression), and switch_on: works again
 # Left out where the caller has no switch_off.
 
 cloud_kek_envelope() {
@@ -47,7 +47,7 @@ END
     if [[ $(type -t switch_off) = function ]]; then
         switch_off
         cloud_kek_openssl -d -in one.enc -out opened && fail "opened, though the master key is switched off"
-        grep -qE -e "$4" openssl.log || fail "the error does not say \"$4\": $(cat openssl.log)"
+        grep -qE -e "$3" openssl.log || fail "the error does not say \"$3\": $(cat openssl.log)"
         cloud_kek_envelope key rotate default && fail "rotated, though the master key is switched off"
         switch_on
         cloud_kek_both

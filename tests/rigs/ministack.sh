@@ -108,6 +108,6 @@ if [[ ! ${ENVELOPE_SANITIZE-} ]]; then
     . "$SOURCE_DIR/tests/rigs/cloud-kek.sh"
     switch_off() { to_key DisableKey "$first"; }
     switch_on() { to_key EnableKey "$first"; }
-    cloud_kek rig alias/first secret-key 'disabled'
+    cloud_kek rig alias/first disabled
 fi
 echo "passed: $checks checks"
