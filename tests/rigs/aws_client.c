@@ -550,6 +550,12 @@ int main(int argc, char **argv)
     if (!get || get((CK_UTF8CHAR *)ENVELOPE_KMS_INTERFACE, NULL, &found, 0) != CKR_OK)
         return 1;
     vendor = found->functions;
+    /* Who was built for an earlier version of it gets this one; for a later one, none. */
+    CK_VERSION first = {1, 0}, later = {1, 99}, other = {2, 0};
+    if (get((CK_UTF8CHAR *)ENVELOPE_KMS_INTERFACE, &first, &found, 0) != CKR_OK || found->functions != vendor ||
+        get((CK_UTF8CHAR *)ENVELOPE_KMS_INTERFACE, &later, &found, 0) == CKR_OK ||
+        get((CK_UTF8CHAR *)ENVELOPE_KMS_INTERFACE, &other, &found, 0) == CKR_OK)
+        return 1;
     CK_VERSION version = {2, 40};
     if (get((CK_UTF8CHAR *)"PKCS 11", &version, &found, 0) != CKR_OK)
         return 1;

@@ -11,6 +11,7 @@
  *                                  answer: "ok" or "CKR_… text", then " | ok:HEX" (" | left:HEX" if the plaintext
  *                                  left the service) or " | CKR_…" for each
  *   files                          "ok COUNT": open files of this process
+ *   many-arguments LABEL           what crypt_many and generate_data_key say to what is no good
  *   many-round LABEL COUNT         COUNT pieces encrypted, rewrapped to other associated data, decrypted, compared
  */
 #include "aws_client.h"
@@ -265,6 +266,68 @@ static CK_RV many_round(char *const word[])
     return rv;
 }
 
+static bool wrong_arguments_are_refused(CK_OBJECT_HANDLE key)
+{
+    CK_BYTE out[BLOB_MAX], in[16] = {0};
+    CK_ENVELOPE_KMS_PARAMS bad = {.ulAADLen = 3}, strange = {.flags = 64};
+    CK_ENVELOPE_KMS_ITEM item = {.in = in, .in_len = sizeof in, .out = out, .out_len = sizeof out};
+    unsigned long size = sizeof item;
+    unsigned long length = sizeof out;
+    CK_ENVELOPE_KMS_ITEM items[] = {item, item, item, item, item};
+    items[0].params = &bad;
+    items[1].params = &strange;
+    items[2].in = NULL;
+    items[3].in_len = 0;
+    items[4].to_params = &(CK_ENVELOPE_KMS_PARAMS){0};
+    CK_RV first = vendor->crypt_many(session, CK_ENVELOPE_KMS_ENCRYPT, key, 0, items, 5, size);
+    return vendor->crypt_many(session, CK_ENVELOPE_KMS_ENCRYPT, key, 0, NULL, 1, size) == CKR_ARGUMENTS_BAD &&
+           vendor->crypt_many(session, CK_ENVELOPE_KMS_ENCRYPT, key, 0, &item, 0, size) == CKR_ARGUMENTS_BAD &&
+           vendor->crypt_many(session, CK_ENVELOPE_KMS_ENCRYPT, key, 0, &item, 1, size - 1) == CKR_ARGUMENTS_BAD &&
+           vendor->crypt_many(session, CK_ENVELOPE_KMS_ENCRYPT, key, key, &item, 1, size) == CKR_ARGUMENTS_BAD &&
+           vendor->crypt_many(session, 0, key, 0, &item, 1, size) == CKR_ARGUMENTS_BAD &&
+           vendor->crypt_many(session, CK_ENVELOPE_KMS_REWRAP, key, 0, &item, 1, size) == CKR_KEY_HANDLE_INVALID &&
+           vendor->crypt_many(session, CK_ENVELOPE_KMS_ENCRYPT, 77777, 0, &item, 1, size) == CKR_KEY_HANDLE_INVALID &&
+           vendor->crypt_many(0, CK_ENVELOPE_KMS_ENCRYPT, key, 0, &item, 1, size) == CKR_SESSION_HANDLE_INVALID &&
+           vendor->generate_data_key(session, key, NULL, 32, NULL, out, NULL, NULL) == CKR_ARGUMENTS_BAD &&
+           vendor->generate_data_key(session, key, NULL, 0, NULL, out, &length, NULL) == CKR_DATA_LEN_RANGE &&
+           vendor->get_versions(session, key, NULL, 0) == CKR_ARGUMENTS_BAD && first == CKR_MECHANISM_PARAM_INVALID &&
+           items[1].rv == CKR_MECHANISM_PARAM_INVALID && items[2].rv == CKR_ARGUMENTS_BAD &&
+           items[3].rv == CKR_DATA_LEN_RANGE && items[4].rv == CKR_MECHANISM_PARAM_INVALID;
+}
+
+/* The room needed is told without asking the service; too little of it costs that item only. */
+static bool room_is_kept_to(CK_OBJECT_HANDLE key)
+{
+    static CK_BYTE out[2][BLOB_MAX];
+    CK_BYTE in[16] = {0};
+    CK_ENVELOPE_KMS_ITEM items[3] = {{.in = in, .in_len = sizeof in},
+                                     {.in = in, .in_len = sizeof in, .out = out[0], .out_len = 3},
+                                     {.in = in, .in_len = sizeof in, .out = out[1], .out_len = sizeof out[1]}};
+    memset(out, 0x5a, sizeof out);
+    CK_RV rv = vendor->crypt_many(session, CK_ENVELOPE_KMS_ENCRYPT, key, 0, items, 3, sizeof items[0]);
+    CK_BYTE plaintext[32] = {0}, none[32] = {0};
+    unsigned long length = 3, room = 0;
+    CK_RV small = vendor->generate_data_key(session, key, NULL, 32, plaintext, out[0], &length, NULL);
+    CK_RV asked = vendor->generate_data_key(session, key, NULL, 32, NULL, NULL, &room, NULL);
+    return rv == CKR_BUFFER_TOO_SMALL && items[0].rv == CKR_OK && items[0].out_len >= items[2].out_len &&
+           items[1].rv == CKR_BUFFER_TOO_SMALL && items[1].out_len > 3 && out[0][0] == 0x5a && items[2].rv == CKR_OK &&
+           small == CKR_BUFFER_TOO_SMALL && length > 3 && memcmp(plaintext, none, sizeof none) == 0 &&
+           asked == CKR_OK && room >= length;
+}
+
+static CK_RV many_arguments(const char *label)
+{
+    CK_OBJECT_HANDLE key;
+    CK_RV rv = find_key(session, label, CKO_SECRET_KEY, &key);
+    if (rv == CKR_OK && !wrong_arguments_are_refused(key))
+        rv = CKR_ARGUMENTS_BAD;
+    if (rv == CKR_OK && !room_is_kept_to(key))
+        rv = CKR_BUFFER_TOO_SMALL;
+    if (rv == CKR_OK)
+        printf("ok");
+    return rv;
+}
+
 static CK_RV files(void)
 {
     unsigned count = 0;
@@ -292,6 +355,8 @@ bool keys_command(int count, char *const word[])
         rv = min_versions(word);
     else if (count >= 5 && strcmp(verb, "many") == 0)
         rv = many(count, word);
+    else if (count == 2 && strcmp(verb, "many-arguments") == 0)
+        rv = many_arguments(word[1]);
     else if (count == 1 && strcmp(verb, "files") == 0)
         rv = files();
     else if (count == 3 && strcmp(verb, "many-round") == 0)

@@ -162,6 +162,7 @@ says "decrypt second new $moved" "ok $dek"
 says "many rewrap kek kek -:$two -:$two" "ok | ok:* | ok:*"
 says "many encrypt rsa - -:00" "CKR_OBJECT_HANDLE_INVALID *"
 says "many-round kek 1300" "ok"
+says "many-arguments kek" "ok"
 
 part "versions: read, a new one, and how far back they serve"
 says "versions kek" "ok 2 1 0"
