@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/fork.h"
 #include "base/text.h"
+#include "http_memory.h"
 
 /* One easy handle a thread: it keeps the thread's connections alive between calls. */
 struct connection {
@@ -37,8 +38,7 @@ static void connection_free(void *memory)
 
 static void set_up(void)
 {
-    ready =
-        curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK && pthread_key_create(&connection_key, connection_free) == 0;
+    ready = http_memory_init() == CURLE_OK && pthread_key_create(&connection_key, connection_free) == 0;
 }
 
 envelope_status http_setup(void)
@@ -208,6 +208,7 @@ static CURLcode set_method(CURL *easy, const struct http_request *request)
 static CURLcode set_route(CURL *easy, const struct http_request *request, const struct http_route *route)
 {
     CURLcode code = curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    code |= http_memory_tls(easy);
     if (route->ca_file) {
         code |= curl_easy_setopt(easy, CURLOPT_CAINFO, route->ca_file);
         code |= curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
@@ -248,6 +249,8 @@ static CURLcode set_limits(CURL *easy, int64_t left)
     code |= curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
     code |= curl_easy_setopt(easy, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)HTTP_REPLY_MAX);
     code |= curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    /* HTTP/2 would bring nothing, with one request at a time, and a library that keeps headers and replies unwiped. */
+    code |= curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     code |= curl_easy_setopt(easy, CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
     code |= curl_easy_setopt(easy, CURLOPT_USERAGENT, "envelope-kms/0.1");
     return code;
