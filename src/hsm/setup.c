@@ -69,10 +69,14 @@ static envelope_status generate_kek(struct hsm_wrap *wrap, void *argument)
     if (status != ENVELOPE_OK)
         return status;
     CK_RV rv = generate(wrap->kek->uri, writable, &key);
+    if (rv != CKR_OK) {
+        /* A key service's module keeps its words with the session that asked. */
+        status = hsm_session_fail(writable, rv, false, "generating the KEK \"%s\"", wrap->kek->uri->object_name);
+        wrap->session->fault = writable->fault;
+        wrap->session->condition = writable->condition;
+    }
     hsm_session_close(writable);
-    if (rv != CKR_OK)
-        return hsm_session_fail(wrap->session, rv, false, "generating the KEK \"%s\"", wrap->kek->uri->object_name);
-    return ENVELOPE_OK;
+    return status;
 }
 
 envelope_status hsm_kek_generate(hsm *instance, const char *text)
