@@ -1,25 +1,17 @@
-"""Print, in hexadecimal, the DEK that a key reference names: from the store's row and with raw PKCS#11 calls, as
-docs/wire-format.md says, without Envelope.   dek.py RIG REFERENCE-HEX"""
+"""Print, in hexadecimal, the DEK that a key reference names, without Envelope.   dek.py RIG REFERENCE-HEX"""
+import os
 import sqlite3
 import struct
-import subprocess
 import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../integration"))
+import auditor  # noqa: E402
 
 rig, reference = sys.argv[1], bytes.fromhex(sys.argv[2])
 assert reference[:7] == b"ENVREF\1"
-(dek_id,) = struct.unpack(">I", reference[8:12])
-with open(f"{rig}/envelope.cnf") as file:
-    module = next(line.split("=", 1)[1].strip() for line in file if line.startswith("module"))
-pin = open(f"{rig}/pin").read().strip()
 store = sqlite3.connect(f"file:{rig}/keys.db?mode=ro", uri=True)
 (store_id,) = store.execute("SELECT store_id FROM store_meta").fetchone()
+store.close()
 assert reference[12:20] == store_id
-name, version, kek_id, blob = store.execute(
-    "SELECT k.name, v.version, v.kek_id, v.encrypted_key_blob FROM encryption_key_version v"
-    " JOIN encryption_key k USING (key_id) WHERE v.dek_id = ?", (dek_id,)).fetchone()
-name = name.encode()
-aad = (b"envelope wrap v1" + store_id + struct.pack(">III", dek_id, version, kek_id) + b"\x01"
-       + bytes([len(name)]) + name)
-run = subprocess.run(["unwrap_by_hand", module, "envelope", pin, "master", blob.hex(), aad.hex()],
-                     check=True, capture_output=True, text=True, timeout=60)
-print(run.stdout.strip())
+(dek_id,) = struct.unpack(">I", reference[8:12])
+print(auditor.unwrap(rig, dek_id).hex())

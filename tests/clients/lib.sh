@@ -24,8 +24,7 @@ opened() {
 }
 
 run_client() {
-    envelope init --softhsm rig --key-references >init.log || fail "envelope init: $(cat init.log)"
-    use rig
+    rig rig references
     envelope key create app >/dev/null
     reference=$(envelope reference app)
     # shellcheck disable=SC2034 # for the clients
@@ -45,8 +44,14 @@ run_client() {
     proof
 }
 
-# As when an HSM is taken away; whoever has unwrapped DEKs in memory may go on for a while, so clients start anew.
+# As when an HSM is taken away, or a key service's key is disabled; whoever has unwrapped DEKs in memory may go on for a
+# while, so clients start anew.
+# shellcheck disable=SC2154 # backend.sh's
 remove_kek() {
-    mv rig/tokens rig/tokens.away
-    mkdir rig/tokens
+    if [ "$backend" = softhsm ]; then
+        mv rig/tokens rig/tokens.away
+        mkdir rig/tokens
+    else
+        backend_deny "$backend_kek"
+    fi
 }

@@ -15,17 +15,31 @@ if [ "$(id -u)" -eq 0 ]; then
     as_user=(setpriv --reuid=postgres --regid=postgres --init-groups)
 fi
 
+give_files_to_user() {
+    local file
+    chown -R postgres modules rig cluster
+    for file in kms.cnf token bao/ca.pem; do
+        [ ! -e "$file" ] || chown postgres "$file"
+    done
+    [ ! -e bao ] || chmod 711 bao
+}
+
 give_to_user() {
     # The build tree may be where that user cannot look.
     mkdir -p modules
     cp "$BUILD_DIR/provider/envelope.so" modules/
     sed -i "s|^module = .*|module = $PWD/modules/envelope.so|" rig/openssl.cnf
+    if [ "$backend" != softhsm ]; then
+        cp "$(backend_module)" modules/
+        sed -i "s|^module .*|module = $PWD/modules/envelope-kms.so|" rig/envelope.cnf
+    fi
     chmod 711 .
-    [ ${#as_user[@]} -eq 0 ] || chown -R postgres modules rig cluster
+    [ ${#as_user[@]} -eq 0 ] || give_files_to_user
 }
 
 start() {
-    env OPENSSL_CONF="$PWD/rig/openssl.cnf" SOFTHSM2_CONF="$PWD/rig/softhsm2.conf" "${as_user[@]}" \
+    # with the rig's environment: SOFTHSM2_CONF, or ENVELOPE_KMS_CONFIG and the service's credentials
+    "${as_user[@]}" \
         "$bin/pg_ctl" -D "$PWD/cluster" -l "$PWD/cluster/log" -w -t 60 -s \
         -o "-c listen_addresses='' -c unix_socket_directories='$PWD/cluster'" start ||
         { cat cluster/log; return 1; }
@@ -33,7 +47,7 @@ start() {
 stop() {
     [ ! -f cluster/postmaster.pid ] || "${as_user[@]}" "$bin/pg_ctl" -D "$PWD/cluster" -m immediate -s stop
 }
-trap stop EXIT
+at_end stop
 sql() {
     OPENSSL_CONF=/dev/null PGCONNECT_TIMEOUT=10 "${as_user[@]}" psql -h "$PWD/cluster" -d postgres -X -qAt \
         -v ON_ERROR_STOP=1 "$@"

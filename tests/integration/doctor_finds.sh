@@ -5,11 +5,11 @@
 rig
 cp rig/envelope.cnf good.cnf
 cp rig/openssl.cnf good-openssl.cnf
+object=$(sed -n 's/^kek .*object=\([^;]*\).*/\1/p' good.cnf)
 restore() {
     cp good.cnf rig/envelope.cnf
     cp good-openssl.cnf rig/openssl.cnf
-    chmod 600 rig/*
-    chmod 700 rig/tokens
+    find rig -type f -exec chmod 600 {} +
 }
 # finds STATUS OUTCOME CHECK TEXT
 finds() {
@@ -21,17 +21,23 @@ finds() {
 }
 
 envelope doctor >found || fail "a whole rig: $(cat found)"
-! grep -qE '^(failed|skipped)' found || fail "a whole rig: $(cat found)"
+! grep -E '^(failed|skipped)' found | grep -v "^skipped  PIN .*section \[hsm\] names none" || fail "a whole rig: $(cat found)"
 state() {
     store_state
     fingerprint rig | grep -v -e keys.db -e tokens/
 }
 before=$(state)
 
-chmod 640 rig/pin
-finds 0 warning PIN 0640
-chmod 644 rig/pin
-finds 4 failed login 'chmod 600'
+if [ "$backend" = softhsm ]; then # key services: bad_service.sh
+    chmod 640 rig/pin
+    finds 0 warning PIN 0640
+    chmod 644 rig/pin
+    finds 4 failed login 'chmod 600'
+    echo 000000 >wrong.pin
+    chmod 600 wrong.pin
+    sed -i "s|^pin-file.*|pin-file = $PWD/wrong.pin|" rig/envelope.cnf
+    finds 4 failed login PIN
+fi
 chmod 666 rig/envelope.cnf
 finds 0 warning configuration 0666
 echo 'colour = red' >>rig/envelope.cnf
@@ -40,12 +46,8 @@ sed -i 's|^module.*|module = /nowhere.so|' rig/envelope.cnf
 finds 4 failed module /nowhere.so
 sed -i 's|token=envelope|token=other|' rig/envelope.cnf
 finds 4 failed token other
-sed -i 's|object=master|object=other|' rig/envelope.cnf
+sed -i "s|object=$object|object=other|" rig/envelope.cnf
 finds 4 failed KEK other
-echo 000000 >wrong.pin
-chmod 600 wrong.pin
-sed -i "s|^pin-file.*|pin-file = $PWD/wrong.pin|" rig/envelope.cnf
-finds 4 failed login PIN
 sed -i "s|^store.*|store = sqlite:$PWD/none.db|" rig/envelope.cnf
 finds 5 failed store none.db
 sed -i "s|^default-key.*|default-key = nobody|" rig/envelope.cnf
@@ -62,8 +64,9 @@ OPENSSL_MODULES=/nowhere finds 3 failed provider /nowhere
 [ "$before" = "$(state)" ] || fail "doctor changed something"
 
 # a KEK that could leave
-module=$(sed -n 's/^module *= *//p' good.cnf)
-pkcs11-tool --module "$module" --token-label envelope --login --pin "$(cat rig/pin)" --keygen --key-type AES:32 \
-    --label loose --extractable >/dev/null 2>&1
-sed -i 's|object=master|object=loose|' rig/envelope.cnf
+case $backend in
+softhsm) backend_tool --keygen --key-type AES:32 --label loose --extractable ;;
+*) exit 0 ;; # it has none, or the module lets it do nothing (bad_input)
+esac
+sed -i "s|object=$object|object=loose|" rig/envelope.cnf
 finds 4 failed "KEK attributes" CKA_EXTRACTABLE

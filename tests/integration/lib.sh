@@ -9,6 +9,7 @@ if [ -n "${ENVELOPE_SANITIZE:-}" ]; then
 fi
 
 export PATH="$BUILD_DIR/bin:$BUILD_DIR/tests/integration:$PATH"
+export PYTHONDONTWRITEBYTECODE=1
 unset OPENSSL_CONF OPENSSL_MODULES ENVELOPE_CONFIG SOFTHSM2_CONF
 # shellcheck disable=SC2034 # for the tests
 zero=$(printf '%064d' 0)
@@ -21,12 +22,25 @@ fail() {
     exit 1
 }
 
+# at_end COMMAND: done when the test ends, however it ends; what was named last goes first.
+at_end_commands=()
+at_end() {
+    at_end_commands=("$1" "${at_end_commands[@]}")
+    trap at_end_run EXIT
+}
+at_end_run() {
+    local status=$? command
+    set +e
+    for command in "${at_end_commands[@]}"; do "$command"; done
+    exit "$status"
+}
+
 # shellcheck source=backend.sh
 . "$SOURCE_DIR/tests/integration/backend.sh"
 
-# rig [DIR]: make a rig and take its environment. Its KEK is where ENVELOPE_RIG says.
+# rig [DIR [references]]: make a rig and take its environment. Its KEK is where ENVELOPE_RIG says.
 rig() {
-    backend_rig "${1:-rig}"
+    backend_rig "${1:-rig}" "${2:-}"
     use "${1:-rig}"
 }
 use() {

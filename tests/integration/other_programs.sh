@@ -3,18 +3,22 @@
 # shellcheck source=lib.sh
 . "$SOURCE_DIR/tests/integration/lib.sh"
 rig
-module=$(sed -n 's/^module *= *//p' rig/envelope.cnf)
-pin=$(cat rig/pin)
+module=$(backend_module)
 
 quietly() { timeout 60 "$@" >out 2>&1 || fail "$* ended with $?: $(tail -n 3 out)"; }
 
 # the_token's_own_tools_neither_hang_nor_crash
-quietly softhsm2-util --show-slots
 quietly pkcs11-tool --module "$module" --list-slots
-quietly pkcs11-tool --module "$module" --token-label envelope --login --pin "$pin" --list-objects
-grep -q master out || fail "pkcs11-tool does not see the KEK"
-quietly pkcs11-tool --module "$module" --token-label envelope --login --pin "$pin" --keygen --key-type AES:32 --label scratch
-quietly softhsm2-util --init-token --free --label other --so-pin 5678 --pin 1234
+backend_tool --list-objects
+grep -q "$(backend_kek_label "$backend_kek")" tool.log || fail "pkcs11-tool does not see the KEK: $(cat tool.log)"
+backend_kek_make scratch
+if [ "$backend" = softhsm ]; then
+    quietly softhsm2-util --show-slots
+    quietly softhsm2-util --init-token --free --label other --so-pin 5678 --pin 1234
+else
+    # curl has an OpenSSL of the same configuration around it, as the module has
+    quietly curl -sS --max-time 30 --noproxy '*' -o /dev/null --cacert "$(find "$SCRATCH" -name ca.pem | head -n 1)" "${BAO_ADDR:-$RIG_TLS_URL}"
+fi
 
 # openssl itself
 quietly openssl version -a

@@ -7,6 +7,7 @@
 #                        client.key, other-ca.pem (which signed nothing)
 #   bao_api METHOD PATH [JSON]   as root; prints the reply, fails on an error status
 #   bao_seal, bao_unseal
+#   bao_rig_audit        from now on the server writes what it is asked, a line of JSON each, to BAO_DIR/audit.log
 #   bao_rig_stop
 
 bao_rig_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -57,6 +58,9 @@ listener "tcp" {
   tls_key_file  = "$BAO_DIR/server.key"
 }
 api_addr = "https://127.0.0.1:$port"
+audit "file" "to-file" {
+  options { file_path = "$BAO_DIR/audit.log" }
+}
 END
     "$1" server -config="$BAO_DIR/server.hcl" >"$BAO_DIR/server.log" 2>&1 &
     bao_rig_pid=$!
@@ -96,6 +100,12 @@ bao_unseal() {
 
 bao_seal() {
     bao_api PUT sys/seal
+}
+
+# OpenBao takes this from its configuration only.
+bao_rig_audit() {
+    [[ ! -e $BAO_DIR/server.hcl ]] || return 0
+    bao_api PUT sys/audit/file "{\"type\":\"file\",\"options\":{\"file_path\":\"$BAO_DIR/audit.log\"}}"
 }
 
 bao_rig_start() {
