@@ -23,7 +23,7 @@ static void *wiped_realloc(void *memory, size_t size)
     size_t had = malloc_usable_size(memory);
     if (size != 0 && size <= had)
         return memory;
-    void *moved = malloc(size);
+    void *moved = malloc(size ? size : 1);
     if (!moved)
         return NULL;
     memcpy(moved, memory, had < size ? had : size);
