@@ -14,8 +14,13 @@ fi
 $python "$SOURCE_DIR/tests/unit/keyring/request_recorder.py" recorder requests.log "${recording[@]}" >recorder.log 2>&1 &
 recorder=$!
 ended() {
+    local status=$?
+    set +e
     kill "$recorder"
+    wait "$recorder"
+    (exit "$status")
     backend_stop
+    exit "$status"
 }
 trap ended EXIT
 for _ in $(seq 300); do
