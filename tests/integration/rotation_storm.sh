@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# 8 processes of 2 threads encrypt while a ninth rotates 200 times (40 where each asks a key service): no error, every ciphertext opens, and there is never
-# more than one primary.
+# 8 processes of 2 threads encrypt while a ninth rotates 200 times (40 with AWS's emulator: each version is unwrapped by all
+# of them, twice): no error, every ciphertext opens, and there is never more than one primary.
 # shellcheck source=lib.sh
 . "$SOURCE_DIR/tests/integration/lib.sh"
 rig
