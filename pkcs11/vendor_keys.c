@@ -47,11 +47,18 @@ static CK_RV data_key(struct call *call, const struct operation *operation, size
                                    .dry_run = operation->dry_run};
     bool there = backend_offers(call->token->backend, &request);
     CK_RV rv = there ? call_run(call, &request) : make_here(call, &request);
+    bool wanted = plaintext && !operation->dry_run;
+    /* Backends look at this themselves; a caller must never take what was in its own buffer for a key. */
+    if (rv == CKR_OK && wanted && request.plaintext.length != length) {
+        error_raise(ENVELOPE_E_HSM, "[token %s]: a data key of %zu bytes was asked for, and %zu came",
+                    call->token->settings->label, length, request.plaintext.length);
+        rv = CKR_DEVICE_ERROR;
+    }
     if (rv == CKR_OK && made_here)
         *made_here = there ? CK_FALSE : CK_TRUE;
     if (rv == CKR_OK)
         rv = call_output(request.out.bytes, request.out.length, blob, blob_length);
-    if (rv == CKR_OK && plaintext && request.plaintext.length == length)
+    if (rv == CKR_OK && wanted)
         memcpy(plaintext, request.plaintext.bytes, length);
     backend_call_clear(&request);
     return rv;
