@@ -18,6 +18,7 @@
 static const char *const crypto_choices[] = {"default", "fips", NULL};
 static const char *const wrap_choices[] = {"auto", "aes-gcm", "aes-kwp", "rsa-oaep", NULL};
 static const char *const iv_choices[] = {"auto", "caller", "token", "prepended", NULL};
+static const char *const random_choices[] = {"token", "local", NULL};
 
 #define MEMBER(name) .offset = offsetof(struct settings, name)
 
@@ -39,6 +40,7 @@ static const struct config_key hsm_keys[] = {
     {"sessions", CONFIG_UNSIGNED, MEMBER(sessions), .min = 1, .max = 1024},
     {"wrap", CONFIG_CHOICE, MEMBER(wrap), .choices = wrap_choices},
     {"iv", CONFIG_CHOICE, MEMBER(iv), .choices = iv_choices},
+    {"random", CONFIG_CHOICE, MEMBER(random), .choices = random_choices},
     {"allow-extractable-kek", CONFIG_BOOL, MEMBER(allow_extractable_kek)},
 };
 

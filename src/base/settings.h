@@ -9,6 +9,7 @@
 
 enum settings_wrap { SETTINGS_WRAP_AUTO, SETTINGS_WRAP_AES_GCM, SETTINGS_WRAP_AES_KWP, SETTINGS_WRAP_RSA_OAEP };
 enum settings_iv { SETTINGS_IV_AUTO, SETTINGS_IV_CALLER, SETTINGS_IV_TOKEN, SETTINGS_IV_PREPENDED };
+enum settings_random { SETTINGS_RANDOM_TOKEN, SETTINGS_RANDOM_LOCAL };
 enum settings_crypto { SETTINGS_CRYPTO_DEFAULT, SETTINGS_CRYPTO_FIPS };
 
 struct settings {
@@ -31,6 +32,7 @@ struct settings {
     unsigned sessions;          /* worker sessions per token, 1…1024; default 1 */
     int wrap;                   /* enum settings_wrap */
     int iv;                     /* enum settings_iv: who makes the IV of AES-GCM wraps */
+    int random;                 /* enum settings_random: what a new DEK is made from */
     bool allow_extractable_kek; /* default no: a KEK that could leave the token is refused */
 
     /* [cache] */

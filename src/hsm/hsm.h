@@ -59,7 +59,10 @@ struct hsm_kek_info {
 /* Find the KEK and read its attributes; unfit attributes are reported in info, not refused here. */
 envelope_status hsm_kek_info(hsm *instance, const char *uri, struct hsm_kek_info *info);
 
-/* 32 bytes: HKDF-SHA-256 over the token's C_GenerateRandom and our own DRBG, so that neither alone decides. */
+/*
+ * 32 bytes: HKDF-SHA-256 over the token's C_GenerateRandom and our own DRBG, so that neither alone decides. With
+ * `random = local` in the settings our DRBG alone, and the token is not asked.
+ */
 envelope_status hsm_generate_dek(hsm *instance, const char *uri, uint8_t dek[HSM_DEK_SIZE]);
 
 /*

@@ -58,6 +58,11 @@ envelope_status hsm_kek_info(hsm *instance, const char *uri, struct hsm_kek_info
 static envelope_status token_random(struct hsm_wrap *wrap, void *argument)
 {
     CK_RV rv = HSM_SESSION_CALL(wrap->session, C_GenerateRandom, argument, HSM_DEK_SIZE);
+    if (rv == CKR_RANDOM_NO_RNG)
+        return error_raise(ENVELOPE_E_HSM,
+                           "token \"%s\": CKR_RANDOM_NO_RNG: it has no random number generator to make a data key "
+                           "with; random = local in [hsm] makes them from libcrypto's alone",
+                           wrap->session->token->name);
     if (rv != CKR_OK)
         return hsm_session_fail(wrap->session, rv, false, "its random generator");
     return ENVELOPE_OK;
@@ -81,22 +86,29 @@ static bool mix(uint8_t material[2 * HSM_DEK_SIZE], uint8_t dek[HSM_DEK_SIZE])
     return done;
 }
 
-static bool add_own_and_mix(uint8_t material[2 * HSM_DEK_SIZE], uint8_t dek[HSM_DEK_SIZE])
+static bool own_random(uint8_t *bytes, size_t count)
+{
+    return RAND_priv_bytes_ex(libctx_private(), bytes, count, 256) == 1;
+}
+
+/* The second half of the material is always ours; the first is the token's, or ours as well. */
+static bool add_own_and_mix(bool all, uint8_t material[2 * HSM_DEK_SIZE], uint8_t dek[HSM_DEK_SIZE])
 {
     fork_hold();
-    bool done =
-        RAND_priv_bytes_ex(libctx_private(), material + HSM_DEK_SIZE, HSM_DEK_SIZE, 256) == 1 && mix(material, dek);
+    bool done = (!all || own_random(material, HSM_DEK_SIZE)) && own_random(material + HSM_DEK_SIZE, HSM_DEK_SIZE) &&
+                mix(material, dek);
     fork_release();
     return done;
 }
 
 envelope_status hsm_generate_dek(hsm *instance, const char *uri, uint8_t dek[HSM_DEK_SIZE])
 {
-    uint8_t *material = secmem_alloc(2 * HSM_DEK_SIZE);
+    bool local = instance->settings->random == SETTINGS_RANDOM_LOCAL;
+    uint8_t *material = secmem_alloc((size_t)2 * HSM_DEK_SIZE);
     if (!material)
         return error_status();
-    envelope_status status = hsm_run(instance, uri, true, token_random, material);
-    if (status == ENVELOPE_OK && !add_own_and_mix(material, dek))
+    envelope_status status = local ? hsm_enter() : hsm_run(instance, uri, true, token_random, material);
+    if (status == ENVELOPE_OK && !add_own_and_mix(local, material, dek))
         status = error_raise(ENVELOPE_E_CRYPTO, "libcrypto's random generator or HKDF failed, so no data key was made");
     secmem_free(material);
     return status;

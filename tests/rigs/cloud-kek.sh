@@ -4,7 +4,7 @@
 #
 #   cloud_kek TOKEN LABEL REFUSAL   init, encrypt, rotate, decrypt old and new; then switch_off (the caller's): refused with
 #                                   REFUSAL (an extended regular expression), and switch_on: works again
-# Left out where the caller has no switch_off.
+# Left out where the caller has no switch_off. A kek/envelope.cnf that is there already is used as it is.
 
 cloud_kek_envelope() {
     timeout 60 "$BUILD_DIR/bin/envelope" "$@" >envelope.log 2>&1
@@ -15,12 +15,13 @@ cloud_kek_openssl() {
 }
 
 cloud_kek() {
-    local zero
+    local zero wanted=()
     zero=$(printf '%064d' 0)
     mkdir -p kek
     export ENVELOPE_CONFIG=$SCRATCH/kek/envelope.cnf
-    cloud_kek_envelope --config "$ENVELOPE_CONFIG" init --module "$BUILD_DIR/pkcs11/envelope-kms.so" --token "$1" \
-        --kek "$2" --store "sqlite:$SCRATCH/kek/keys.db" || fail "envelope init: $(cat envelope.log)"
+    [[ -e $ENVELOPE_CONFIG ]] || wanted=(--module "$BUILD_DIR/pkcs11/envelope-kms.so" --token "$1" --kek "$2"
+        --store "sqlite:$SCRATCH/kek/keys.db")
+    cloud_kek_envelope --config "$ENVELOPE_CONFIG" init "${wanted[@]}" || fail "envelope init: $(cat envelope.log)"
     cat >kek/openssl.cnf <<END
 config_diagnostics = 1
 openssl_conf = openssl_init

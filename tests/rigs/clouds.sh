@@ -222,7 +222,13 @@ if [[ ! ${ENVELOPE_SANITIZE-} ]]; then
     client_stop
     cloud_kek_envelope --config "$SCRATCH/vault.cnf" init --module "$BUILD_DIR/pkcs11/envelope-kms.so" --token azure \
         --kek kek --store "sqlite:$SCRATCH/vault.db" && fail "a vault gave random numbers?"
-    grep -q CKR_RANDOM_NO_RNG envelope.log || fail "envelope init: $(cat envelope.log)"
+    grep -q "CKR_RANDOM_NO_RNG.*random = local" envelope.log || fail "envelope init: $(cat envelope.log)"
+    rm -rf kek
+    mkdir kek
+    printf '%s\n' "[envelope]" "store = sqlite:$SCRATCH/kek/keys.db" "kek = pkcs11:token=azure;object=kek" "[hsm]" \
+        "module = $BUILD_DIR/pkcs11/envelope-kms.so" "random = local" >kek/envelope.cnf
+    switch_off() { rig state '{"key":"kek","state":"Disabled"}'; }
+    cloud_kek azure kek disabled
 fi
 openssl genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out account.pem 2>/dev/null
 python3 - <<'END' || fail "other.json"

@@ -39,6 +39,7 @@ static void two_lines_are_enough_and_the_rest_has_defaults(void **state)
     assert_int_equal(settings.sessions, 1);
     assert_int_equal(settings.wrap, SETTINGS_WRAP_AUTO);
     assert_int_equal(settings.iv, SETTINGS_IV_AUTO);
+    assert_int_equal(settings.random, SETTINGS_RANDOM_TOKEN);
     assert_false(settings.allow_extractable_kek);
     assert_true(settings.ttl == 3600 * CLOCK_SECOND);
     assert_true(settings.grace == 600 * CLOCK_SECOND);
@@ -67,6 +68,7 @@ static void everything_can_be_set(void **state)
                                   "sessions = 1024\n"
                                   "wrap = rsa-oaep\n"
                                   "iv = prepended\n"
+                                  "random = local\n"
                                   "allow-extractable-kek = on\n"
                                   "[cache]\n"
                                   "ttl = 1ms\n"
@@ -86,6 +88,7 @@ static void everything_can_be_set(void **state)
     assert_int_equal(settings.sessions, 1024);
     assert_int_equal(settings.wrap, SETTINGS_WRAP_RSA_OAEP);
     assert_int_equal(settings.iv, SETTINGS_IV_PREPENDED);
+    assert_int_equal(settings.random, SETTINGS_RANDOM_LOCAL);
     assert_true(settings.allow_extractable_kek);
     assert_true(settings.ttl == 1000);
     assert_true(settings.grace == 0);
@@ -109,6 +112,8 @@ static void choices_mean_what_their_enums_say(void **state)
         {"[hsm]\niv = caller\n", offsetof(struct settings, iv), SETTINGS_IV_CALLER},
         {"[hsm]\niv = token\n", offsetof(struct settings, iv), SETTINGS_IV_TOKEN},
         {"[hsm]\niv = prepended\n", offsetof(struct settings, iv), SETTINGS_IV_PREPENDED},
+        {"[hsm]\nrandom = token\n", offsetof(struct settings, random), SETTINGS_RANDOM_TOKEN},
+        {"[hsm]\nrandom = local\n", offsetof(struct settings, random), SETTINGS_RANDOM_LOCAL},
         {"crypto = default\n", offsetof(struct settings, crypto), SETTINGS_CRYPTO_DEFAULT},
         {"crypto = fips\n", offsetof(struct settings, crypto), SETTINGS_CRYPTO_FIPS},
     };

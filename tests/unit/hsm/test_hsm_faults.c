@@ -320,7 +320,24 @@ static void token_without_random_numbers_makes_no_dek(void **state)
     arm(FAULT_RANDOM, CKR_RANDOM_NO_RNG, -1);
     assert_int_not_equal(hsm_generate_dek(fixture.hsm, fixture.rig.kek, dek), ENVELOPE_OK);
     assert_said("CKR_RANDOM_NO_RNG");
+    assert_said("random = local");
     assert_memory_equal(dek, untouched, sizeof dek);
+}
+
+static void local_random_numbers_need_none_of_the_tokens(void **state)
+{
+    uint8_t one[HSM_DEK_SIZE] = {0}, other[HSM_DEK_SIZE] = {0};
+    static const uint8_t untouched[HSM_DEK_SIZE];
+    (void)state;
+    int before = control->call[FAULT_RANDOM].calls;
+    arm(FAULT_RANDOM, CKR_RANDOM_NO_RNG, -1);
+    fixture.settings.random = SETTINGS_RANDOM_LOCAL;
+    assert_status(hsm_generate_dek(fixture.hsm, fixture.rig.kek, one), ENVELOPE_OK);
+    assert_status(hsm_generate_dek(fixture.hsm, fixture.rig.kek, other), ENVELOPE_OK);
+    fixture.settings.random = SETTINGS_RANDOM_TOKEN;
+    assert_int_equal(control->call[FAULT_RANDOM].calls, before);
+    assert_memory_not_equal(one, untouched, sizeof one);
+    assert_memory_not_equal(one, other, sizeof one);
 }
 
 /* --- hanging, and too few sessions --- */
@@ -504,6 +521,7 @@ int main(void)
         TEST(general_error_with_the_kek_in_place_is_no_loss),
         TEST(kek_that_may_not_be_used_is_not_tried_again),
         TEST(token_without_random_numbers_makes_no_dek),
+        TEST(local_random_numbers_need_none_of_the_tokens),
         TEST(nobody_waits_beyond_the_deadline_for_a_hanging_token),
         TEST(sessions_in_use_stay_within_their_number),
         TEST(token_with_fewer_sessions_than_configured_is_enough),
