@@ -20,7 +20,6 @@ token() {
 }
 
 serve_aws() {
-    backend_aws_start
     token aws endpoint "$RIG_MOTO"
     token aws-counted endpoint "$RIG_URL"
     facts+=("counts=$RIG_URL" "$(export -p | grep ' AWS_')")
@@ -28,7 +27,6 @@ serve_aws() {
 
 serve_bao() {
     local tries=0
-    backend_bao_start
     RIG_UPSTREAM_CA=$BAO_DIR/ca.pem python3 "$SOURCE_DIR/tests/rigs/fault_proxy.py" "$SCRATCH/counting" \
         "$BAO_ADDR" >&2 &
     proxy=$!
@@ -42,13 +40,7 @@ serve_bao() {
 }
 
 proxy=
-stop_serving() {
-    local status=$?
-    set +e
-    [ -z "$proxy" ] || kill "$proxy"
-    (exit "$status") # backend_stop ends with what it finds
-    backend_stop
-}
+stop_proxy() { [ -z "$proxy" ] || kill "$proxy"; }
 
 serve() {
     export ENVELOPE_RIG=$1 SCRATCH=$2
@@ -56,11 +48,12 @@ serve() {
     umask 077
     # shellcheck source=tests/integration/lib.sh
     . "$SOURCE_DIR/tests/integration/lib.sh"
-    trap stop_serving EXIT
+    at_end stop_proxy
     facts=()
+    backend_service
     "serve_$1" >tokens.cnf
     # shellcheck disable=SC2154 # the backend sets it
-    printf '%s\n' "kek=$kek" "${facts[@]}" >facts.new
+    printf '%s\n' "kek=$(backend_kek_label "$backend_kek")" "${facts[@]}" >facts.new
     mv facts.new facts
     cat >/dev/null
 }
