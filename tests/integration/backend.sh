@@ -4,7 +4,7 @@
 # "envelope" everywhere.
 #   backend_rig DIR [references]   make DIR as `envelope init --softhsm DIR [--key-references]` does: its env,
 #                               configuration, store, default key
-#   $backend_kek                the label of that key's KEK, for the functions below
+#   $backend_kek, $kek          the name of that key's KEK, for the functions below; what object= of its URI is
 #   backend_module              prints the PKCS#11 module
 #   backend_tool ARGUMENTS      pkcs11-tool with the token, logged in where that is needed
 #   backend_kek_make LABEL, backend_kek_delete LABEL      another KEK on the token; for good
@@ -48,6 +48,7 @@ esac
 backend_few() { if [ "$backend" = aws ]; then echo "$2"; else echo "$1"; fi; }
 
 backend_kek_label() { if [ "$backend" = aws ]; then echo "alias/$1"; else echo "$1"; fi; }
+kek=$(backend_kek_label "$backend_kek")
 
 # --- AWS KMS ---
 
@@ -145,7 +146,7 @@ ${references:+key-references = all}
 activate = 1
 END
     ENVELOPE_KMS_CONFIG=$SCRATCH/kms.cnf envelope --config "$dir/envelope.cnf" init --module "$(backend_module)" \
-        --token envelope --kek "$(backend_kek_label "$backend_kek")" --store "sqlite:$dir/keys.db" >init.log || fail "envelope init: $(cat init.log)"
+        --token envelope --kek "$kek" --store "sqlite:$dir/keys.db" >init.log || fail "envelope init: $(cat init.log)"
 }
 
 backend_arn() { # LABEL
