@@ -8,9 +8,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#ifdef __x86_64__
-#include <cpuid.h>
-#endif
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -66,39 +63,10 @@ static void thread_free(void *memory)
     mine = NULL;
 }
 
-/* ---- ticks ---- */
-
-/*
- * Of the processor's own counter, where it runs at one rate whatever the processor does: even the coarse clock would be
- * the dearest part of an init. Processors whose counters differ, or a counter that was set back, only cost a question.
- */
-static bool counter_runs; /* known from ticks_begin(), before the first tick() */
-
-static void ticks_begin(void)
-{
-#ifdef __x86_64__
-    enum { POWER_MANAGEMENT = 0x80000007, INVARIANT_TSC = 1 << 8 };
-    unsigned a, b, c, d;
-    counter_runs = __get_cpuid(POWER_MANAGEMENT, &a, &b, &c, &d) && (d & INVARIANT_TSC);
-#endif
-}
-
-/* Never 0; another number a few milliseconds later. */
-static inline int64_t tick(void)
-{
-#ifdef __x86_64__
-    enum { TICK_BITS = 22 }; /* 4 ms at 1 GHz, 1 ms at 4 */
-    if (counter_runs)
-        return (int64_t)(__builtin_ia32_rdtsc() >> TICK_BITS) + 1;
-#endif
-    return clock_monotonic_coarse();
-}
-
 /* ---- threads ---- */
 
 static void begin(void)
 {
-    ticks_begin();
     at_exit_made = pthread_key_create(&at_exit, thread_free) == 0;
 }
 
@@ -233,7 +201,7 @@ envelope_status reference_thread_begin(keyring *ring, const uint8_t *bytes, uint
     }
     thread->last = hold;
     *found = hold;
-    int64_t now = tick();
+    int64_t now = clock_tick();
     if (hold->begun == now && now != 0 && hold->generation == fork_generation() &&
         (!counted || hold->lease.messages > 0) && !is_zero(hold->dek)) {
         hold->lease.messages -= counted;

@@ -15,7 +15,13 @@ int64_t clock_monotonic(void);
 /* Monotonic at tick resolution (1-4 ms), for the hot path: a few nanoseconds. */
 int64_t clock_monotonic_coarse(void);
 
-/* Replace all three with one source that returns microseconds; NULL restores the system's. Tests only. */
+/*
+ * Never 0; another number a few milliseconds later, and the same one seldom for longer. To be compared for equality
+ * only: it says "some milliseconds went by", and is wrong about it only in saying so too often.
+ */
+int64_t clock_tick(void);
+
+/* Replace all with one source that returns microseconds; NULL restores the system's. Tests only. */
 void clock_set_source(int64_t (*source)(void));
 
 /* "2026-11-22T23:04:05Z" */
