@@ -141,16 +141,25 @@ static enum backend_step drive(struct token *token, struct backend_call *call, i
     return step;
 }
 
+/* Credentials are fetched for a call: what the service says while refusing them is that call's answer. */
+struct fetching {
+    struct token *token;
+    struct backend_call *for_call; /* NULL: for C_Login */
+};
+
 static CK_RV fetch(void *context, const char *pin, struct credentials *previous, int64_t deadline,
                    struct credentials **made)
 {
+    const struct fetching *fetching = context;
     struct backend_call call = {.op = BACKEND_AUTHENTICATE, .pin = pin, .credentials = previous};
     CK_RV rv = CKR_OK;
-    if (drive(context, &call, deadline) == BACKEND_DONE) {
+    if (drive(fetching->token, &call, deadline) == BACKEND_DONE) {
         *made = call.made;
         call.made = NULL;
     } else {
         rv = call.rv == CKR_OK ? CKR_DEVICE_ERROR : call.rv;
+        if (fetching->for_call)
+            backend_note(fetching->for_call, call.service_code, call.service_message, call.request_id);
     }
     backend_call_clear(&call);
     return rv;
@@ -168,9 +177,10 @@ CK_RV token_run_until(struct token *token, struct backend_call *call, int64_t de
                     token->backend->name);
         return call->rv = CKR_FUNCTION_NOT_SUPPORTED;
     }
+    struct fetching fetching = {token, call};
     for (bool again = true;; again = false) {
         struct credentials *credentials = NULL;
-        call->rv = login_get(token->login, fetch, token, deadline, &credentials);
+        call->rv = login_get(token->login, fetch, &fetching, deadline, &credentials);
         if (call->rv != CKR_OK)
             return call->rv;
         call->credentials = credentials;
@@ -194,9 +204,10 @@ CK_RV token_run_until(struct token *token, struct backend_call *call, int64_t de
 CK_RV token_login(struct token *token, const char *pin)
 {
     struct credentials *credentials = NULL;
+    struct fetching fetching = {token, NULL};
     if (login_set_pin(token->login, pin))
         return CKR_HOST_MEMORY;
-    CK_RV rv = login_get(token->login, fetch, token, clock_monotonic() + token->settings->deadline, &credentials);
+    CK_RV rv = login_get(token->login, fetch, &fetching, clock_monotonic() + token->settings->deadline, &credentials);
     credentials_unref(credentials);
     if (rv != CKR_OK)
         login_set_pin(token->login, NULL);

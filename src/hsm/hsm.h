@@ -59,6 +59,10 @@ struct hsm_kek_info {
 /* Find the KEK and read its attributes; unfit attributes are reported in info, not refused here. */
 envelope_status hsm_kek_info(hsm *instance, const char *uri, struct hsm_kek_info *info);
 
+/* Whether the KEK's token is a key service's (docs/key-services.md). False where that cannot be told; nothing is
+ * raised. */
+bool hsm_kek_in_service(hsm *instance, const char *uri);
+
 /*
  * 32 bytes: HKDF-SHA-256 over the token's C_GenerateRandom and our own DRBG, so that neither alone decides. With
  * `random = local` in the settings our DRBG alone, and the token is not asked.

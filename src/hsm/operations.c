@@ -55,6 +55,16 @@ envelope_status hsm_kek_info(hsm *instance, const char *uri, struct hsm_kek_info
     return hsm_run(instance, uri, false, describe, info);
 }
 
+bool hsm_kek_in_service(hsm *instance, const char *uri)
+{
+    struct hsm_kek *kek = NULL;
+    if (hsm_enter() != ENVELOPE_OK || hsm_kek_get(instance, uri, hsm_deadline(instance), &kek) != ENVELOPE_OK) {
+        error_clear();
+        return false;
+    }
+    return kek->token->module->service != NULL;
+}
+
 static envelope_status token_random(struct hsm_wrap *wrap, void *argument)
 {
     CK_RV rv = HSM_SESSION_CALL(wrap->session, C_GenerateRandom, argument, HSM_DEK_SIZE);

@@ -70,48 +70,9 @@ static void note(struct lifecycle_diagnosis *diagnosis, const char *name, enum l
 #define fail(diagnosis, name, status, advice, ...) note(diagnosis, name, LIFECYCLE_FAILED, status, advice, __VA_ARGS__)
 #define skip(diagnosis, name, ...) note(diagnosis, name, LIFECYCLE_SKIPPED, ENVELOPE_OK, NULL, __VA_ARGS__)
 
-/* What to do about a failure, beyond what its own text says. */
-static const char *advice_for(envelope_status status)
-{
-    switch (status) {
-    case ENVELOPE_E_HSM_MODULE:
-        return "Install the token's PKCS#11 module, or correct `module` in section [hsm].";
-    case ENVELOPE_E_HSM_UNAVAILABLE:
-        return "Is the token plugged in, its service running, and the label in `kek` right? `pkcs11-tool --module … "
-               "-L` "
-               "lists the tokens. SoftHSM finds its tokens by SOFTHSM2_CONF.";
-    case ENVELOPE_E_HSM_LOGIN:
-        return "Correct the PIN that `pin-file`, `pin-env` or `pin-command` in section [hsm] gives.";
-    case ENVELOPE_E_HSM_PIN_LOCKED:
-        return "The token's security officer must reset the user PIN.";
-    case ENVELOPE_E_KEK_URI:
-    case ENVELOPE_E_KEK_UNKNOWN:
-        return "Correct `kek` in section [envelope], or make the key: envelope init --generate-kek.";
-    case ENVELOPE_E_KEK_ATTRIBUTES:
-        return "Make a KEK that never leaves the token: CKA_SENSITIVE true, CKA_EXTRACTABLE false.";
-    case ENVELOPE_E_KEK_REFUSED:
-    case ENVELOPE_E_WRAP_MECHANISM:
-        return "The KEK needs CKA_ENCRYPT and CKA_DECRYPT, or CKA_WRAP and CKA_UNWRAP; `wrap` in section [hsm] "
-               "chooses.";
-    case ENVELOPE_E_STORE_CORRUPT:
-        return "Restore the store from a backup.";
-    case ENVELOPE_E_STORE_SCHEMA:
-        return "Use the version of Envelope that wrote the store, or a newer one.";
-    case ENVELOPE_E_STORE_UNAVAILABLE:
-        return "Correct `store` in section [envelope]; `envelope init` makes a store that is not there.";
-    case ENVELOPE_E_KEY_UNKNOWN:
-        return "Make it: envelope key create NAME; or correct `default-key` in section [envelope].";
-    case ENVELOPE_E_KEY_STATE:
-    case ENVELOPE_E_VERSION_STATE:
-        return "envelope key resume NAME allows its use again.";
-    default:
-        return NULL;
-    }
-}
-
 static void fail_raised(struct lifecycle_diagnosis *diagnosis, const char *name, envelope_status status)
 {
-    fail(diagnosis, name, status, advice_for(status), "%s", error_text());
+    fail(diagnosis, name, status, doctor_advice(status, diagnosis->key_service), "%s", error_text());
     error_clear();
 }
 
@@ -169,7 +130,8 @@ static void check_kek_attributes(struct lifecycle_diagnosis *diagnosis, const st
 {
     if (info->extractable || !info->sensitive)
         note(diagnosis, "KEK attributes", allowed ? LIFECYCLE_WARNING : LIFECYCLE_FAILED,
-             allowed ? ENVELOPE_OK : ENVELOPE_E_KEK_ATTRIBUTES, advice_for(ENVELOPE_E_KEK_ATTRIBUTES),
+             allowed ? ENVELOPE_OK : ENVELOPE_E_KEK_ATTRIBUTES,
+             doctor_advice(ENVELOPE_E_KEK_ATTRIBUTES, diagnosis->key_service),
              "the KEK can leave the token: CKA_EXTRACTABLE %s, CKA_SENSITIVE %s", info->extractable ? "true" : "false",
              info->sensitive ? "true" : "false");
     else if (!info->never_extractable || !info->always_sensitive)
@@ -186,6 +148,7 @@ static bool check_token(struct lifecycle_diagnosis *diagnosis, keyring *ring)
     const struct settings *settings = keyring_settings(ring);
     struct hsm_kek_info info;
     hsm *token = keyring_hsm(ring);
+    diagnosis->key_service = token && hsm_kek_in_service(token, settings->kek);
     envelope_status status = token ? hsm_kek_info(token, settings->kek, &info) : error_status();
     if (status != ENVELOPE_OK) {
         size_t failed = failed_stage(status);
@@ -262,7 +225,8 @@ static void check_default_key(struct lifecycle_diagnosis *diagnosis, keyring *ri
         return;
     }
     if (key.state != STORE_KEY_ENABLED) {
-        fail(diagnosis, "default key", ENVELOPE_E_KEY_STATE, advice_for(ENVELOPE_E_KEY_STATE), "\"%s\" is %s", name,
+        fail(diagnosis, "default key", ENVELOPE_E_KEY_STATE,
+             doctor_advice(ENVELOPE_E_KEY_STATE, diagnosis->key_service), "\"%s\" is %s", name,
              store_key_state_text(key.state));
         return;
     }

@@ -1,7 +1,15 @@
-/* Between doctor and the process it starts: the line that the process prints, "MARK CATEGORY text". */
+/* Between the parts of doctor, and between it and the process it starts. */
 #ifndef LIFECYCLE_DOCTOR_H
 #define LIFECYCLE_DOCTOR_H
 
+#include <stdbool.h>
+
+#include <envelope/status.h>
+
+/* ---- doctor_advice.c: what to do about a failure, beyond what its own text says; NULL: nothing ---- */
+const char *doctor_advice(envelope_status status, bool key_service);
+
+/* ---- the line that the process prints: "MARK CATEGORY text" ---- */
 #define DOCTOR_PROBE_MARK "envelope-probe: "
 
 enum doctor_probe_category {

@@ -130,6 +130,7 @@ struct lifecycle_check {
 struct lifecycle_diagnosis {
     struct lifecycle_check checks[LIFECYCLE_CHECKS_MAX];
     size_t count;
+    bool key_service; /* the KEK is in one; as far as that could be told */
 };
 /* Check the whole set-up of the configuration at path. Changes nothing. Fails only where doctor itself cannot go on. */
 envelope_status lifecycle_doctor(const char *path, struct lifecycle_diagnosis *diagnosis);

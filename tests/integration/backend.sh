@@ -16,6 +16,7 @@
 #   backend_service             start it, unless it runs, and make $SCRATCH/kms.cnf (backend_rig does it)
 #   backend_deny LABEL [WAY], backend_allow LABEL [WAY]   the customer's switch
 #   backend_ways                              prints the WAYs there are; the first is what is used if none is named
+#   backend_credentials_revoke, backend_credentials_restore   the service takes ours no more; it takes new ones
 #   backend_calls_reset, backend_calls        how often the service has unwrapped since
 #   $SCRATCH/auditor                          how curl proves to the service who it is (auditor.py)
 
@@ -92,7 +93,7 @@ backend_bao_start() {
     bao_api POST sys/mounts/transit '{"type":"transit"}' >/dev/null
     backend_bao_policy
     bao_api POST transit/keys/master '{"type":"aes256-gcm96"}' >/dev/null
-    (umask 077 && bao_api POST auth/token/create '{"policies":["envelope"],"ttl":"1h"}' | jq -r .auth.client_token >"$SCRATCH/token")
+    backend_bao_token
     (umask 077 && printf '%s\n' "header = \"X-Vault-Token: $(<"$SCRATCH/token")\"" "cacert = \"$SCRATCH/bao/ca.pem\"" \
         >"$SCRATCH/auditor")
     {
@@ -235,6 +236,24 @@ backend_allow() {
     bao-soft-delete) bao_api POST "transit/keys/$1/soft-delete-restore" '{}' >/dev/null ;;
     bao-version) bao_api POST "transit/keys/$1/config" '{"min_decryption_version":1}' >/dev/null ;;
     bao-*) backend_bao_policy ;;
+    esac
+}
+
+backend_bao_token() {
+    (umask 077 && bao_api POST auth/token/create '{"policies":["envelope"],"ttl":"1h"}' | jq -r .auth.client_token >"$SCRATCH/token")
+}
+
+backend_credentials_revoke() {
+    case $backend in
+    aws) aws_rig_do fault '{"action":"Decrypt","kind":"expired"}' >/dev/null ;;
+    bao) bao_api POST auth/token/revoke "{\"token\":\"$(<"$SCRATCH/token")\"}" >/dev/null ;;
+    esac
+}
+
+backend_credentials_restore() {
+    case $backend in
+    aws) aws_rig_do clear >/dev/null ;;
+    bao) backend_bao_token ;;
     esac
 }
 

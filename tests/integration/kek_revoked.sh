@@ -79,6 +79,16 @@ for way in $(backend_ways); do
     echo "refused and allowed again by $way"
 done
 
+# credentials_refused: an answer, too; that they cannot be had just now is none (token_removed)
+backend_credentials_revoke
+until_it_is "*tenant*"
+refused 'credentials|token|signature' decrypt "$(name_hex tenant)" tenant.enc opened
+backend_credentials_restore
+until_it_is ok
+decrypt "$(name_hex tenant)" tenant.enc opened
+cmp plain opened
+echo "refused without credentials that the service takes, and allowed with new ones"
+
 # deleted_for_good: refused, and the error says so
 backend_kek_delete tenant
 until_it_is "*tenant*"
