@@ -10,6 +10,7 @@
 
 #include "base/nonce.h"
 #include "base/wire.h"
+#include "hsm/hsm.h"
 
 struct softhsm_rig keyring_token;
 
@@ -33,6 +34,22 @@ int keyring_rig_setup(void **state)
     (void)state;
     clock_set_source(running_clock);
     return softhsm_rig_make(&keyring_token) ? 0 : -1;
+}
+
+int keyring_rig_setup_second(void **state)
+{
+    if (keyring_rig_setup(state) != 0)
+        return -1;
+    struct settings settings = rig_settings();
+    hsm *token = NULL;
+    envelope_status status = hsm_new(&settings, &token);
+    if (!status)
+        status = hsm_kek_generate(token, SECOND);
+    if (status)
+        fprintf(stderr, "%s\n", error_text());
+    hsm_free(token);
+    settings_clear(&settings);
+    return status ? -1 : 0;
 }
 
 int keyring_rig_teardown(void **state)

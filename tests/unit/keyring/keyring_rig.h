@@ -30,8 +30,14 @@ extern struct softhsm_rig keyring_token;
 
 enum { RIG_TEXT = 64, RIG_PATH = 512 };
 
+/* KEKs of the token besides the configured one: keyring_rig_setup_second() makes the first of them, nobody the other.
+ */
+#define SECOND "pkcs11:token=rig;object=second;type=secret-key"
+#define MISSING "pkcs11:token=rig;object=missing;type=secret-key"
+
 /* Group fixtures: the token, and a clock that runs and can be set forward. */
 int keyring_rig_setup(void **state);
+int keyring_rig_setup_second(void **state);
 int keyring_rig_teardown(void **state);
 /* Test fixtures: a new store with the key "default". */
 int keyring_store_setup(void **state);

@@ -6,9 +6,6 @@
 
 #include "hsm/hsm.h"
 
-#define SECOND "pkcs11:token=rig;object=second;type=secret-key"
-#define MISSING "pkcs11:token=rig;object=missing;type=secret-key"
-
 envelope_status __real_hsm_wrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length,
                                 const uint8_t dek[HSM_DEK_SIZE], uint8_t **blob, size_t *blob_length);
 envelope_status __wrap_hsm_wrap(hsm *instance, const char *uri, const uint8_t *aad, size_t aad_length,
@@ -28,20 +25,6 @@ envelope_status __wrap_hsm_wrap(hsm *instance, const char *uri, const uint8_t *a
     if (others)
         others();
     return __real_hsm_wrap(instance, uri, aad, aad_length, dek, blob, blob_length);
-}
-
-static int group_setup(void **state)
-{
-    if (keyring_rig_setup(state) != 0)
-        return -1;
-    struct settings settings = rig_settings();
-    hsm *token = NULL;
-    envelope_status status = hsm_new(&settings, &token);
-    if (!status)
-        status = hsm_kek_generate(token, SECOND);
-    hsm_free(token);
-    settings_clear(&settings);
-    return status ? -1 : 0;
 }
 
 static int setup(void **state)
@@ -189,5 +172,5 @@ int main(void)
         TEST(a_kek_id_taken_meanwhile_does_not_bind_a_key_to_the_wrong_kek),
         TEST(a_rotation_by_others_meanwhile_is_still_theirs),
     };
-    return cmocka_run_group_tests(tests, group_setup, keyring_rig_teardown);
+    return cmocka_run_group_tests(tests, keyring_rig_setup_second, keyring_rig_teardown);
 }

@@ -1,39 +1,14 @@
 /* What a key service calls the requests of a change stands in the change's row of the history. */
-#include "keyring_rig.h"
+#include "service_rig.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "hsm/hsm.h"
-#include "service_module.h"
-
-#define SECOND "pkcs11:token=rig;object=second;type=secret-key"
-#define AT_SERVICE "?module-path=" SERVICE_MODULE
-
-static struct service_control *control;
-
-static int group_setup(void **state)
-{
-    if (keyring_rig_setup(state) != 0)
-        return -1;
-    struct settings settings = rig_settings();
-    hsm *token = NULL;
-    envelope_status status = hsm_new(&settings, &token);
-    if (!status)
-        status = hsm_kek_generate(token, SECOND);
-    hsm_free(token);
-    settings_clear(&settings);
-    void *handle = dlopen(SERVICE_MODULE, RTLD_NOW | RTLD_LOCAL);
-    control = handle ? dlsym(handle, "service_control") : NULL;
-    return status || !control ? -1 : 0;
-}
-
 static int setup(void **state)
 {
-    memset(control, 0, sizeof *control);
-    control->counts_requests = true;
-    return keyring_store_setup(state);
+    int made = service_store_setup(state);
+    rig_service->counts_requests = true;
+    return made;
 }
 
 /* How many rows of the key's history say exactly that; detail "": nothing. */
@@ -106,5 +81,5 @@ int main(void)
         TEST(where_no_service_is_asked_nothing_is_noted),
         TEST(a_long_reason_is_cut_and_the_request_is_not),
     };
-    return cmocka_run_group_tests(tests, group_setup, keyring_rig_teardown);
+    return cmocka_run_group_tests(tests, service_rig_setup, keyring_rig_teardown);
 }

@@ -6,24 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "hsm/hsm.h"
-
 enum { VERSIONS = 5, ROTATIONS = 40 };
-#define SECOND "pkcs11:token=rig;object=second;type=secret-key"
-
-static int group_setup(void **state)
-{
-    if (keyring_rig_setup(state) != 0)
-        return -1;
-    struct settings settings = rig_settings();
-    hsm *token = NULL;
-    envelope_status status = hsm_new(&settings, &token);
-    if (!status)
-        status = hsm_kek_generate(token, SECOND);
-    hsm_free(token);
-    settings_clear(&settings);
-    return status ? -1 : 0;
-}
 
 static envelope_status rewrap(keyring *ring, const char *kek, struct keyring_rewrapped *done)
 {
@@ -189,5 +172,5 @@ int main(void)
         TEST(what_does_not_unwrap_stays_as_it_is),       TEST(rotations_meanwhile_end_up_under_the_new_kek),
         TEST(two_that_move_the_same_key_share_the_work),
     };
-    return cmocka_run_group_tests(tests, group_setup, keyring_rig_teardown);
+    return cmocka_run_group_tests(tests, keyring_rig_setup_second, keyring_rig_teardown);
 }

@@ -1,46 +1,10 @@
 /* Moving all keys to another KEK. One KEK is in a key service (the hsm room's module), which can be made to refuse. */
-#include "keyring_rig.h"
+#include "service_rig.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "hsm/hsm.h"
-#include "service_module.h"
-
-#define SECOND "pkcs11:token=rig;object=second;type=secret-key"
-#define SERVICE SECOND "?module-path=" SERVICE_MODULE
-#define MISSING "pkcs11:token=rig;object=missing;type=secret-key"
-
-static struct service_control *control;
-
-static int group_setup(void **state)
-{
-    if (keyring_rig_setup(state) != 0)
-        return -1;
-    struct settings settings = rig_settings();
-    hsm *token = NULL;
-    envelope_status status = hsm_new(&settings, &token);
-    if (!status)
-        status = hsm_kek_generate(token, SECOND);
-    hsm_free(token);
-    settings_clear(&settings);
-    void *handle = dlopen(SERVICE_MODULE, RTLD_NOW | RTLD_LOCAL);
-    control = handle ? dlsym(handle, "service_control") : NULL;
-    return status || !control ? -1 : 0;
-}
-
-static int setup(void **state)
-{
-    memset(control, 0, sizeof *control);
-    return keyring_store_setup(state);
-}
-
-static int teardown(void **state)
-{
-    memset(control, 0, sizeof *control);
-    return keyring_store_teardown(state);
-}
+#define SERVICE SECOND AT_SERVICE
 
 static void create(keyring *ring, const char *name, const char *kek)
 {
@@ -76,6 +40,11 @@ static void see(void *argument, const char *name, envelope_status status, const 
         seen->then();
 }
 
+static envelope_status move_all(keyring *ring, const char *kek, struct seen *seen, struct keyring_rewrap_all *done)
+{
+    return keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = kek}, seen ? see : NULL, seen, done);
+}
+
 static void every_key_moves_and_messages_go_on(void **state)
 {
     (void)state;
@@ -90,7 +59,7 @@ static void every_key_moves_and_messages_go_on(void **state)
         assert_ok(keyring_rotate(ring, name, NULL, NULL, NULL));
     }
     assert_ok(rig_seal_once(there, rig_key(there, "key 3"), 3, &message));
-    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND}, see, &seen, &done));
+    assert_ok(move_all(ring, SECOND, &seen, &done));
     assert_true(done.keys == 11 && done.looked == 11 && done.failed == 0 && seen.count == 11);
     assert_true(done.versions.moved == 21 && done.versions.kept == 0);
     assert_int_equal(under(SECOND, "%"), 21);
@@ -99,7 +68,7 @@ static void every_key_moves_and_messages_go_on(void **state)
     keyring_free(later);
     /* Again: nothing is left to do, and nothing of it is done. */
     uint64_t before = (uint64_t)rig_sql_number("SELECT change_counter FROM store_meta");
-    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND}, NULL, NULL, &done));
+    assert_ok(move_all(ring, SECOND, NULL, &done));
     assert_true(done.versions.moved == 0 && done.versions.kept == 21);
     assert_true((uint64_t)rig_sql_number("SELECT change_counter FROM store_meta") == before);
     assert_ok(store_check(keyring_store(ring)));
@@ -145,8 +114,7 @@ static void one_damaged_key_is_told_and_the_others_go_on(void **state)
     rig_sql(
         "UPDATE encryption_key_version SET encrypted_key_blob = zeroblob(length(encrypted_key_blob)) WHERE key_id = "
         "(SELECT key_id FROM encryption_key WHERE name = 'a')");
-    assert_status(ENVELOPE_E_UNWRAP,
-                  keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND}, see, &seen, &done));
+    assert_status(ENVELOPE_E_UNWRAP, move_all(ring, SECOND, &seen, &done));
     assert_error_says("1 of 3 keys could not be moved");
     assert_error_says("\"a\"");
     assert_true(done.looked == 3 && done.failed == 1 && done.versions.moved == 2 && seen.failed == 1);
@@ -155,6 +123,12 @@ static void one_damaged_key_is_told_and_the_others_go_on(void **state)
                                     "'a' AND result = 'UNWRAP'"),
                      1);
     keyring_free(ring);
+}
+
+static void refuse(void)
+{
+    rig_service->rv = CKR_KEY_FUNCTION_NOT_PERMITTED;
+    snprintf(rig_service->code, sizeof rig_service->code, "DisabledException");
 }
 
 /* Who left the old KEK behind in a service that refuses it is asked once, not for every key. */
@@ -167,27 +141,19 @@ static void keys_under_a_lost_kek_are_told_and_the_others_go_on(void **state)
     create(ring, "a", SERVICE);
     create(ring, "b", SERVICE);
     create(ring, "c", NULL);
-    control->rv = CKR_KEY_FUNCTION_NOT_PERMITTED;
-    snprintf(control->code, sizeof control->code, "DisabledException");
-    int asked = control->decrypts;
-    assert_status(ENVELOPE_E_KEK_REFUSED,
-                  keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND}, see, &seen, &done));
+    refuse();
+    int asked = rig_service->decrypts;
+    assert_status(ENVELOPE_E_KEK_REFUSED, move_all(ring, SECOND, &seen, &done));
     assert_error_says("2 of 4 keys");
     assert_true(done.looked == 4 && done.failed == 2 && seen.failed == 2 && done.versions.moved == 2);
-    assert_int_equal(control->decrypts, asked + 1);
+    assert_int_equal(rig_service->decrypts, asked + 1);
     assert_non_null(strstr(seen.failures, "a;"));
     assert_non_null(strstr(seen.failures, "b;"));
     assert_true(under(SERVICE, "a") == 1 && under(SECOND, "c") == 1);
-    control->rv = CKR_OK;
-    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND}, NULL, NULL, &done));
+    rig_service->rv = CKR_OK;
+    assert_ok(move_all(ring, SECOND, NULL, &done));
     assert_true(done.versions.moved == 2 && done.versions.kept == 2 && under(SECOND, "%") == 4);
     keyring_free(ring);
-}
-
-static void refuse(void)
-{
-    control->rv = CKR_KEY_FUNCTION_NOT_PERMITTED;
-    snprintf(control->code, sizeof control->code, "DisabledException");
 }
 
 static void a_kek_that_cannot_be_moved_to_is_one_error(void **state)
@@ -199,8 +165,7 @@ static void a_kek_that_cannot_be_moved_to_is_one_error(void **state)
     create(ring, "a", NULL);
     create(ring, "b", NULL);
     int64_t counter = rig_sql_number("SELECT change_counter FROM store_meta");
-    assert_status(ENVELOPE_E_KEK_UNKNOWN,
-                  keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = MISSING}, see, &seen, &done));
+    assert_status(ENVELOPE_E_KEK_UNKNOWN, move_all(ring, MISSING, &seen, &done));
     assert_status(
         ENVELOPE_E_ARGUMENT,
         keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SECOND, .version = 1}, see, &seen, &done));
@@ -209,13 +174,12 @@ static void a_kek_that_cannot_be_moved_to_is_one_error(void **state)
     assert_int_equal(rig_sql_number("SELECT count(*) FROM encryption_kek"), 1);
     /* It is lost after the first key: the second one's failure ends it. */
     seen.then = refuse;
-    assert_status(ENVELOPE_E_KEK_REFUSED,
-                  keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SERVICE}, see, &seen, &done));
+    assert_status(ENVELOPE_E_KEK_REFUSED, move_all(ring, SERVICE, &seen, &done));
     assert_error_says("1 of 3 keys moved");
     assert_true(done.looked == 2 && done.failed == 1 && seen.count == 2);
     assert_int_equal(under(SERVICE, "%"), 1);
-    control->rv = CKR_OK;
-    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SERVICE}, NULL, NULL, &done));
+    rig_service->rv = CKR_OK;
+    assert_ok(move_all(ring, SERVICE, NULL, &done));
     assert_true(done.versions.moved == 2 && done.versions.kept == 1 && under(SERVICE, "%") == 3);
     keyring_free(ring);
 }
@@ -249,8 +213,8 @@ static void make_tenants(keyring *ring)
         create(ring, name, first_at_service);
     }
     assert_ok(keyring_rotate(ring, "t 7", NULL, NULL, NULL));
-    control->plaintext_leaves = true;
-    control->counts_requests = true;
+    rig_service->plaintext_leaves = true;
+    rig_service->counts_requests = true;
 }
 
 static void versions_of_many_keys_move_in_few_requests(void **state)
@@ -262,10 +226,10 @@ static void versions_of_many_keys_move_in_few_requests(void **state)
     struct rig_message message;
     make_tenants(ring);
     assert_ok(rig_seal_once(ring, rig_key(ring, "t 99"), 9, &message));
-    int before = control->requests;
-    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SERVICE}, NULL, NULL, &done));
+    int before = rig_service->requests;
+    assert_ok(move_all(ring, SERVICE, NULL, &done));
     /* The trial, "default" from SoftHSM, one moved alone and its trial; then 128 and 22, three requests each. */
-    assert_true(control->many == 6 && control->requests - before < 20);
+    assert_true(rig_service->many == 6 && rig_service->requests - before < 20);
     assert_true(done.versions.moved == TENANTS + 2 && done.versions.inside == 0);
     assert_int_equal(under(SERVICE, "%"), TENANTS + 2);
     /* A row for each, and the requests that it was in. */
@@ -283,9 +247,9 @@ static void versions_of_many_keys_move_in_few_requests(void **state)
     assert_int_equal(one.moved, 2);
     for (int i = 0; i < 5; i++)
         assert_ok(keyring_rotate(ring, "t 7", NULL, NULL, NULL));
-    int many = control->many;
+    int many = rig_service->many;
     assert_ok(keyring_rewrap(later, "t 7", &(struct keyring_rewrap){.kek_uri = first_at_service}, &one));
-    assert_true(one.moved == 7 && control->many == many + 3);
+    assert_true(one.moved == 7 && rig_service->many == many + 3);
     assert_ok(store_check(keyring_store(ring)));
     keyring_free(later);
     later = rig_ring_plain();
@@ -304,10 +268,9 @@ static void a_damaged_version_among_many_is_told_by_itself(void **state)
     rig_sql("UPDATE encryption_key_version SET encrypted_key_blob = x'0104%s' WHERE key_id IN (SELECT "
             "key_id FROM encryption_key WHERE name IN ('t 50', 't 51'))",
             "00112233445566778899aabb10000102030405060708090a0b0c0d0e0f");
-    assert_status(ENVELOPE_E_UNWRAP,
-                  keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SERVICE}, see, &seen, &done));
+    assert_status(ENVELOPE_E_UNWRAP, move_all(ring, SERVICE, &seen, &done));
     assert_error_says("2 of 151 keys");
-    assert_true(seen.failed == 2 && done.versions.moved == TENANTS && control->many == 6);
+    assert_true(seen.failed == 2 && done.versions.moved == TENANTS && rig_service->many == 6);
     assert_non_null(strstr(seen.failures, "t 50;"));
     assert_non_null(strstr(seen.failures, "t 51;"));
     assert_int_equal(under(SERVICE, "%"), TENANTS);
@@ -321,7 +284,7 @@ static void change_some(void)
 {
     static const char *const moved[] = {"t 120", "t 121"};
     struct keyring_rewrapped one;
-    if (!other_ring || control->many == 0)
+    if (!other_ring || rig_service->many == 0)
         return;
     for (size_t i = 0; i < 2; i++)
         assert_ok(keyring_rewrap(other_ring, moved[i], &(struct keyring_rewrap){.kek_uri = SERVICE}, &one));
@@ -341,7 +304,7 @@ static void what_others_change_meanwhile_is_not_overwritten(void **state)
     make_tenants(ring);
     assert_ok(rig_seal_once(ring, rig_key(ring, "t 123"), 9, &message));
     other_ring = others;
-    assert_ok(keyring_rewrap_all(ring, &(struct keyring_rewrap){.kek_uri = SERVICE}, see, &seen, &done));
+    assert_ok(move_all(ring, SERVICE, &seen, &done));
     assert_null(other_ring);
     assert_true(done.failed == 0 && done.versions.kept == 2);
     assert_int_equal(under(SERVICE, "%"), TENANTS + 3);
@@ -360,7 +323,7 @@ static void what_others_change_meanwhile_is_not_overwritten(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, service_store_setup, keyring_store_teardown)
     const struct CMUnitTest tests[] = {
         TEST(every_key_moves_and_messages_go_on),
         TEST(only_what_is_under_the_named_kek_moves),
@@ -372,5 +335,5 @@ int main(void)
         TEST(a_damaged_version_among_many_is_told_by_itself),
         TEST(what_others_change_meanwhile_is_not_overwritten),
     };
-    return cmocka_run_group_tests(tests, group_setup, keyring_rig_teardown);
+    return cmocka_run_group_tests(tests, service_rig_setup, keyring_rig_teardown);
 }
