@@ -18,6 +18,7 @@
 #include "backends.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "bench_refusal.h"
 
 #define ENVELOPE_REPLY(data)                                                                                           \
     "{\"request_id\":\"05981f22-2df3-f52a-457a-ac29af2b6983\",\"lease_id\":\"\",\"renewable\":false,"                  \
@@ -45,6 +46,12 @@ static const char rsa_reply[] __attribute__((unused)) = KEY_REPLY(
     "{\"1\":{\"creation_time\":\"2026-11-22T23:50:16.59048618Z\",\"name\":\"rsa-2048\",\"public_key\":\"x\"},"
     "\"2\":{\"creation_time\":\"2026-11-23T23:50:16Z\",\"name\":\"rsa-2048\",\"public_key\":\"" PEM_2048 "\"}}",
     "2", "1", "rsa-2048");
+/* Keys that must encrypt nothing: two for their flags, one for its type. */
+static const char derived_reply[] __attribute__((unused)) =
+    KEY_REPLY("\"derived\":true,\"exportable\":false,", "{\"1\":1}", "1", "1", "aes256-gcm96");
+static const char exportable_reply[] __attribute__((unused)) =
+    KEY_REPLY("\"derived\":false,\"exportable\":true,", "{\"1\":1}", "1", "1", "aes256-gcm96");
+static const char rsa_4096_reply[] __attribute__((unused)) = KEY_REPLY(PLAIN_FLAGS, "{\"1\":1}", "1", "1", "rsa-4096");
 static const char encrypted_reply[] __attribute__((unused)) =
     ENVELOPE_REPLY("{\"ciphertext\":\"vault:v1:8BWaZDlF7nPtiwr4D0tYcPOm8ARVMkrbG2BXilb2z8n8\",\"key_version\":1}");
 static const char decrypted_reply[] __attribute__((unused)) = ENVELOPE_REPLY("{\"plaintext\":\"aGVsbG8=\"}");
@@ -136,6 +143,12 @@ static inline void assert_refused(const struct bench *bench, enum backend_step s
     assert_int_equal(bench->step, step);
     if (bench->call.rv != rv || !strstr(error_text(), words))
         fail_msg("rv 0x%lx (wanted 0x%lx): %s", bench->call.rv, rv, error_text());
+}
+
+static inline void assert_refusal(struct bench *bench, const struct bench_refusal *wanted)
+{
+    reply(bench, wanted->status, wanted->body);
+    assert_refused(bench, wanted->step, wanted->rv, wanted->words);
 }
 
 static inline struct backend_call crypt_call(enum backend_op op, const void *in, const char *aad)

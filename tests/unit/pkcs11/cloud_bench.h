@@ -20,6 +20,7 @@
 #include "backends.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "bench_refusal.h"
 #include "web.h"
 
 struct bench {
@@ -112,6 +113,12 @@ static inline void assert_refused(const struct bench *bench, enum backend_step s
     if (bench->step != step || bench->call.rv != rv || !strstr(error_text(), words))
         fail_msg("step %d, rv 0x%lx (wanted %d, 0x%lx, \"%s\"): %s", (int)bench->step, bench->call.rv, (int)step, rv,
                  words, error_text());
+}
+
+static inline void assert_refusal(struct bench *bench, const struct bench_refusal *wanted)
+{
+    answer(bench, wanted->status, wanted->body);
+    assert_refused(bench, wanted->step, wanted->rv, wanted->words);
 }
 
 static inline struct backend_call crypt_call(enum backend_op op, enum backend_cipher cipher, const char *key,

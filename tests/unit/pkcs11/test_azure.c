@@ -255,13 +255,7 @@ static void damaged_blobs_are_not_sent(void **state)
 
 static void refusals_are_judged_by_their_name(void **state)
 {
-    static const struct {
-        long status;
-        const char *body;
-        enum backend_step step;
-        CK_RV rv;
-        const char *words;
-    } rows[] = {
+    static const struct bench_refusal rows[] = {
         {403, INNER_ERROR("Forbidden", "KeyDisabled"), BACKEND_FAILED, CKR_KEY_FUNCTION_NOT_PERMITTED, "disabled"},
         {403, INNER_ERROR("Forbidden", "ForbiddenByPolicy"), BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "policy"},
         {403, INNER_ERROR("Forbidden", "ForbiddenByRbac"), BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "role"},
@@ -286,8 +280,7 @@ static void refusals_are_judged_by_their_name(void **state)
     open_vault(&bench);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         begin(&bench, crypt_call(BACKEND_DECRYPT, BACKEND_OAEP_SHA256, KEY, "Wrapped", NULL));
-        answer(&bench, rows[i].status, rows[i].body);
-        assert_refused(&bench, rows[i].step, rows[i].rv, rows[i].words);
+        assert_refusal(&bench, &rows[i]);
         assert_null(strstr(error_text(), "eyJ.token"));
     }
     begin(&bench, crypt_call(BACKEND_ENCRYPT, BACKEND_OAEP_SHA256, KEY, "Hello", NULL));

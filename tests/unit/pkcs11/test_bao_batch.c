@@ -129,8 +129,7 @@ static void a_missing_or_exportable_key_is_never_encrypted_with(void **unused)
         if (variant)
             reply(&bench, 404, not_found);
         else
-            reply(&bench, 200,
-                  KEY_REPLY("\"derived\":false,\"exportable\":true,", "{\"1\":1}", "1", "1", "aes256-gcm96"));
+            reply(&bench, 200, exportable_reply);
         assert_refused(&bench, BACKEND_FAILED, variant ? CKR_KEY_HANDLE_INVALID : CKR_KEY_FUNCTION_NOT_PERMITTED,
                        "kek");
         assert_false(items[0].settled);
@@ -225,13 +224,7 @@ static void a_dry_run_leaves_nothing(void **unused)
 static void a_request_that_fails_as_a_whole_leaves_its_pieces_unsettled(void **unused)
 {
     (void)unused;
-    static const struct {
-        long status;
-        const char *body;
-        enum backend_step step;
-        CK_RV rv;
-        const char *words;
-    } cases[] = {
+    static const struct bench_refusal cases[] = {
         {403, denied, BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, "policy"},
         {400, "{\"errors\":[\"encryption key not found\"]}", BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, "deleted"},
         {400, "{\"errors\":[\"refused JSON input due to high complexity: exceeded maximum number of strings\"]}",
@@ -251,8 +244,7 @@ static void a_request_that_fails_as_a_whole_leaves_its_pieces_unsettled(void **u
         struct bench bench = {.call = batch(BACKEND_DECRYPT, items, 2)};
         bench_open(&bench);
         begin(&bench);
-        reply(&bench, cases[i].status, cases[i].body);
-        assert_refused(&bench, cases[i].step, cases[i].rv, cases[i].words);
+        assert_refusal(&bench, &cases[i]);
         assert_false(items[0].settled || items[1].settled);
         close_batch(&bench);
     }

@@ -43,14 +43,12 @@ static void keys_in_a_state_or_of_a_type_that_forbids_it_do_not_encrypt(void **u
         CK_RV rv;
         const char *words;
     } cases[] = {
-        {KEY_REPLY("\"derived\":true,\"exportable\":false,", "{\"1\":1}", "1", "1", "aes256-gcm96"),
-         CKR_KEY_FUNCTION_NOT_PERMITTED, "Derived"},
-        {KEY_REPLY("\"derived\":false,\"exportable\":true,", "{\"1\":1}", "1", "1", "aes256-gcm96"),
-         CKR_KEY_FUNCTION_NOT_PERMITTED, "Exportable"},
+        {derived_reply, CKR_KEY_FUNCTION_NOT_PERMITTED, "Derived"},
+        {exportable_reply, CKR_KEY_FUNCTION_NOT_PERMITTED, "Exportable"},
         {KEY_REPLY("\"soft_deleted\":true," PLAIN_FLAGS, "{\"1\":1}", "1", "1", "aes256-gcm96"),
          CKR_KEY_FUNCTION_NOT_PERMITTED, "SoftDeleted"},
         {KEY_REPLY(PLAIN_FLAGS, "{\"1\":1}", "1", "1", "chacha20-poly1305"), CKR_KEY_TYPE_INCONSISTENT, "chacha20"},
-        {KEY_REPLY(PLAIN_FLAGS, "{\"1\":1}", "1", "1", "rsa-4096"), CKR_KEY_TYPE_INCONSISTENT, "rsa-4096"},
+        {rsa_4096_reply, CKR_KEY_TYPE_INCONSISTENT, "rsa-4096"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct bench bench = {.call = crypt_call(BACKEND_ENCRYPT, "hello", NULL)};
@@ -248,13 +246,7 @@ static void random_bytes_come_in_pieces_of_the_size_asked_for(void **unused)
 static void every_refusal_has_its_code(void **unused)
 {
     (void)unused;
-    static const struct {
-        long status;
-        const char *body;
-        enum backend_step step;
-        CK_RV rv;
-        const char *words;
-    } cases[] = {
+    static const struct bench_refusal cases[] = {
         {400, "{\"errors\":[\"cipher: message authentication failed\"]}", BACKEND_FAILED, CKR_ENCRYPTED_DATA_INVALID,
          "associated data"},
         {400, "{\"errors\":[\"invalid ciphertext: version is too new\"]}", BACKEND_FAILED, CKR_ENCRYPTED_DATA_INVALID,
@@ -292,8 +284,7 @@ static void every_refusal_has_its_code(void **unused)
         struct bench bench = {.call = crypt_call(BACKEND_DECRYPT, blob, "aad")};
         bench_open(&bench);
         begin(&bench);
-        reply(&bench, cases[i].status, cases[i].body);
-        assert_refused(&bench, cases[i].step, cases[i].rv, cases[i].words);
+        assert_refusal(&bench, &cases[i]);
         assert_int_equal(bench.call.out.length, 0);
         bench_close(&bench);
     }

@@ -59,25 +59,17 @@ static void a_key_not_asked_for_stays_in_the_service(void **unused)
 static void data_keys_are_refused_where_encryption_is(void **unused)
 {
     (void)unused;
-    static const struct {
-        long status;
-        const char *reply;
-        CK_RV rv;
-        const char *words;
-    } cases[] = {
-        {404, "{\"errors\":[]}", CKR_KEY_HANDLE_INVALID, "was it deleted?"},
-        {200, KEY_REPLY("\"derived\":true,\"exportable\":false,", "{\"1\":1}", "1", "1", "aes256-gcm96"),
-         CKR_KEY_FUNCTION_NOT_PERMITTED, "Derived"},
-        {200, KEY_REPLY("\"derived\":false,\"exportable\":true,", "{\"1\":1}", "1", "1", "aes256-gcm96"),
-         CKR_KEY_FUNCTION_NOT_PERMITTED, "Exportable"},
-        {200, KEY_REPLY(PLAIN_FLAGS, "{\"1\":1}", "1", "1", "rsa-4096"), CKR_KEY_TYPE_INCONSISTENT, "rsa-4096"},
+    static const struct bench_refusal cases[] = {
+        {404, not_found, BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, "was it deleted?"},
+        {200, derived_reply, BACKEND_FAILED, CKR_KEY_FUNCTION_NOT_PERMITTED, "Derived"},
+        {200, exportable_reply, BACKEND_FAILED, CKR_KEY_FUNCTION_NOT_PERMITTED, "Exportable"},
+        {200, rsa_4096_reply, BACKEND_FAILED, CKR_KEY_TYPE_INCONSISTENT, "rsa-4096"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct bench bench = {.call = data_key(32, true)};
         bench_open(&bench);
         begin(&bench);
-        reply(&bench, cases[i].status, cases[i].reply);
-        assert_refused(&bench, BACKEND_FAILED, cases[i].rv, cases[i].words);
+        assert_refusal(&bench, &cases[i]);
         bench_close(&bench);
     }
 }
@@ -193,33 +185,31 @@ static void every_refusal_of_versions_has_its_code(void **unused)
     (void)unused;
     static const struct {
         enum backend_op op;
-        long status;
-        const char *body;
-        enum backend_step step;
-        CK_RV rv;
-        const char *words;
+        struct bench_refusal refusal;
     } cases[] = {
-        {BACKEND_ROTATE, 400, "{\"errors\":[\"key not found\"]}", BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, "deleted"},
-        {BACKEND_ROTATE, 403, "{\"errors\":[\"permission denied\"]}", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, "policy"},
-        {BACKEND_ROTATE, 503, "{\"errors\":[\"Vault is sealed\"]}", BACKEND_FAILED, CKR_DEVICE_REMOVED, "unseal"},
-        {BACKEND_SET_VERSIONS, 400,
-         "{\"errors\":[\"cannot set min decryption version of 9, latest key version is 2\"]}", BACKEND_FAILED,
-         CKR_ARGUMENTS_BAD, "latest key version is 2"},
-        {BACKEND_SET_VERSIONS, 400,
-         "{\"errors\":[\"min decryption version should not be less then min available version\"]}", BACKEND_FAILED,
-         CKR_ARGUMENTS_BAD, "trimmed"},
-        {BACKEND_SET_VERSIONS, 400, "{\"errors\":[\"no existing key named kek could be found\"]}", BACKEND_FAILED,
-         CKR_KEY_HANDLE_INVALID, "deleted"},
-        {BACKEND_VERSIONS, 404, "{\"errors\":[]}", BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, "deleted"},
-        {BACKEND_VERSIONS, 200, "{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":-1}}", BACKEND_FAILED,
-         CKR_DEVICE_ERROR, "description"},
+        {BACKEND_ROTATE, {400, "{\"errors\":[\"key not found\"]}", BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, "deleted"}},
+        {BACKEND_ROTATE,
+         {403, "{\"errors\":[\"permission denied\"]}", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, "policy"}},
+        {BACKEND_ROTATE, {503, "{\"errors\":[\"Vault is sealed\"]}", BACKEND_FAILED, CKR_DEVICE_REMOVED, "unseal"}},
+        {BACKEND_SET_VERSIONS,
+         {400, "{\"errors\":[\"cannot set min decryption version of 9, latest key version is 2\"]}", BACKEND_FAILED,
+          CKR_ARGUMENTS_BAD, "latest key version is 2"}},
+        {BACKEND_SET_VERSIONS,
+         {400, "{\"errors\":[\"min decryption version should not be less then min available version\"]}",
+          BACKEND_FAILED, CKR_ARGUMENTS_BAD, "trimmed"}},
+        {BACKEND_SET_VERSIONS,
+         {400, "{\"errors\":[\"no existing key named kek could be found\"]}", BACKEND_FAILED, CKR_KEY_HANDLE_INVALID,
+          "deleted"}},
+        {BACKEND_VERSIONS, {404, not_found, BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, "deleted"}},
+        {BACKEND_VERSIONS,
+         {200, "{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":-1}}", BACKEND_FAILED, CKR_DEVICE_ERROR,
+          "description"}},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct bench bench = {.call = {.op = cases[i].op, .key = "kek", .versions = {0, 9, 9}}};
         bench_open(&bench);
         begin(&bench);
-        reply(&bench, cases[i].status, cases[i].body);
-        assert_refused(&bench, cases[i].step, cases[i].rv, cases[i].words);
+        assert_refusal(&bench, &cases[i].refusal);
         bench_close(&bench);
     }
 }

@@ -139,13 +139,7 @@ static void damaged_replies_are_refused(void **state)
 
 static void refusals_are_judged_by_their_status_name(void **state)
 {
-    static const struct {
-        long http;
-        const char *body;
-        enum backend_step step;
-        CK_RV rv;
-        const char *words;
-    } rows[] = {
+    static const struct bench_refusal rows[] = {
         {400,
          ERROR("400", "FAILED_PRECONDITION", KEY "/cryptoKeyVersions/1 is not enabled, current state is: DISABLED."),
          BACKEND_FAILED, CKR_KEY_FUNCTION_NOT_PERMITTED, "current state is: DISABLED"},
@@ -169,8 +163,7 @@ static void refusals_are_judged_by_their_status_name(void **state)
     open_ring(&bench);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         begin(&bench, crypt_call(BACKEND_DECRYPT, BACKEND_AEAD, KEY, "cipher", "abc"));
-        answer(&bench, rows[i].http, rows[i].body);
-        assert_refused(&bench, rows[i].step, rows[i].rv, rows[i].words);
+        assert_refusal(&bench, &rows[i]);
         assert_null(strstr(error_text(), "eyJ.token"));
     }
     begin(&bench, crypt_call(BACKEND_ENCRYPT, BACKEND_AEAD, KEY, "Hello", NULL));

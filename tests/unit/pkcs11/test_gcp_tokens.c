@@ -118,13 +118,7 @@ static void a_service_account_is_impersonated_where_the_file_says(void **state)
     assert_string_equal(credentials_token(bench.call.made), "ya29.account");
     assert_int_equal(credentials_expires(bench.call.made), 4102444800 * CLOCK_SECOND);
 
-    static const struct {
-        long status;
-        const char *reply;
-        enum backend_step step;
-        CK_RV rv;
-        const char *words;
-    } rows[] = {
+    static const struct bench_refusal rows[] = {
         {403,
          "{\"error\":{\"code\":403,\"message\":\"Permission 'iam.serviceAccounts.getAccessToken' denied\","
          "\"status\":\"PERMISSION_DENIED\"}}",
@@ -144,8 +138,7 @@ static void a_service_account_is_impersonated_where_the_file_says(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         begin(&bench, log_in);
         answer(&bench, 200, EXCHANGED);
-        answer(&bench, rows[i].status, rows[i].reply);
-        assert_refused(&bench, rows[i].step, rows[i].rv, rows[i].words);
+        assert_refusal(&bench, &rows[i]);
         assert_null(strstr(error_text(), "ya29"));
     }
     begin(&bench, log_in);
