@@ -26,21 +26,11 @@ serve_aws() {
 }
 
 serve_bao() {
-    local tries=0
-    RIG_UPSTREAM_CA=$BAO_DIR/ca.pem python3 "$SOURCE_DIR/tests/rigs/fault_proxy.py" "$SCRATCH/counting" \
-        "$BAO_ADDR" >&2 &
-    proxy=$!
-    until [ -s "$SCRATCH/counting" ]; do
-        kill -0 "$proxy" && [ $((tries += 1)) -lt 300 ] || fail "the counting proxy does not start"
-        sleep 0.1
-    done
+    bao_rig_proxy "$SCRATCH/counting" || fail "no counting proxy"
     token bao address "$BAO_ADDR"
     token bao-counted address "$(<"$SCRATCH/counting")"
     facts+=("counts=$(<"$SCRATCH/counting")")
 }
-
-proxy=
-stop_proxy() { [ -z "$proxy" ] || kill "$proxy"; }
 
 serve() {
     export ENVELOPE_RIG=$1 SCRATCH=$2
@@ -48,7 +38,6 @@ serve() {
     umask 077
     # shellcheck source=tests/integration/lib.sh
     . "$SOURCE_DIR/tests/integration/lib.sh"
-    at_end stop_proxy
     facts=()
     backend_service
     "serve_$1" >tokens.cnf

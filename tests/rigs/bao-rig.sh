@@ -8,9 +8,11 @@
 #   bao_api METHOD PATH [JSON]   as root; prints the reply, fails on an error status
 #   bao_seal, bao_unseal
 #   bao_rig_audit        from now on the server writes what it is asked, a line of JSON each, to BAO_DIR/audit.log
+#   bao_rig_proxy FILE   a proxy before the server that counts and injects faults (fault_proxy.py); FILE gets its address
 #   bao_rig_stop
 
 bao_rig_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+bao_rig_pids=()
 
 bao_rig_skip() {
     echo "skipped: $1" >&2
@@ -135,9 +137,25 @@ bao_rig_start() {
     bao_unseal
 }
 
+bao_rig_proxy() {
+    local tries=0 pid
+    RIG_UPSTREAM_CA=$BAO_DIR/ca.pem python3 "$bao_rig_here/fault_proxy.py" "$1" "$BAO_ADDR" >"$1.log" 2>&1 &
+    pid=$!
+    bao_rig_pids+=("$pid")
+    until [[ -s $1 ]]; do
+        kill -0 "$pid" 2>/dev/null && ((tries++ < 300)) || {
+            echo "the proxy does not start: $(cat "$1.log")" >&2
+            return 1
+        }
+        sleep 0.1
+    done
+}
+
 bao_rig_stop() {
-    [[ ${bao_rig_pid-} ]] || return 0
-    kill "$bao_rig_pid" 2>/dev/null
-    wait "$bao_rig_pid" 2>/dev/null
-    bao_rig_pid=
+    local pid
+    for pid in "${bao_rig_pids[@]}" ${bao_rig_pid-}; do
+        kill "$pid" 2>/dev/null
+        wait "$pid" 2>/dev/null
+    done
+    bao_rig_pids=() bao_rig_pid=
 }

@@ -2,47 +2,13 @@
 # Batches, data keys and rotations of a transit engine whose answers are cut off, late, endless, nonsense or "too many
 # requests": how often it is asked, that no piece loses its outcome, and that nothing is done twice.
 set -u
-# shellcheck source=tests/rigs/bao-rig.sh
-. "$SOURCE_DIR/tests/rigs/bao-rig.sh"
-# shellcheck source=tests/rigs/aws-client.sh
-. "$SOURCE_DIR/tests/rigs/aws-client.sh"
+# shellcheck source=tests/rigs/bao-faulty.sh
+. "$SOURCE_DIR/tests/rigs/bao-faulty.sh"
 
-proxy_pid=
-trap 'client_kill; bao_rig_stop; [[ $proxy_pid ]] && kill "$proxy_pid"' EXIT
-python3 -c 'import cryptography' 2>/dev/null || bao_rig_skip "no python3-cryptography"
-export ENVELOPE_KMS_CONFIG=$SCRATCH/kms.cnf
-unset BAO_TOKEN VAULT_TOKEN
-bao_rig_start "$SCRATCH/server" || fail "the server does not start"
-umask 077
-module=$BUILD_DIR/pkcs11/envelope-kms.so
-dek=000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
-bao_api POST sys/mounts/transit '{"type":"transit"}' || fail "mount"
-bao_api POST transit/keys/kek '{"type":"aes256-gcm96"}' >/dev/null || fail "key"
-jq -r .root_token "$BAO_DIR/init.json" >"$SCRATCH/token"
-
-RIG_UPSTREAM_CA=$BAO_DIR/ca.pem python3 "$SOURCE_DIR/tests/rigs/fault_proxy.py" "$SCRATCH/proxy" "$BAO_ADDR" \
-    2>"$SCRATCH/proxy.err" &
-proxy_pid=$!
-for ((i = 0; i < 300; i++)); do
-    [[ -s proxy ]] && break
-    sleep 0.1
-done
-url=$(<proxy) || fail "the proxy does not start: $(<proxy.err)"
-rig() { curl -sS --fail --noproxy '*' --max-time 10 ${2+-d "$2"} "$url/_rig/$1" || fail "rig $1"; }
-fault() { rig fault "{\"kind\":\"$1\"${2:+,\"times\":$2}}" >/dev/null; }
-clear() { rig clear '{}' >/dev/null; }
-asked() { rig counts | jq '."-" // 0'; }
-forget() { rig counts '{}' >/dev/null; }
 with() { # LINE of kms.cnf…
     client_stop
-    printf '%s\n' "[token bao]" "backend = openbao" "address = $url" "auth = token" "token-file = $SCRATCH/token" "$@" \
-        >"$ENVELOPE_KMS_CONFIG"
-    client_start "$module" bao
-}
-within() { # SECONDS COMMAND PATTERN
-    local begin=$SECONDS
-    says "$2" "$3"
-    ((SECONDS - begin <= $1)) || fail "$2 took $((SECONDS - begin)) s"
+    bao_faulty_config "$@"
+    client_start "$BUILD_DIR/pkcs11/envelope-kms.so" bao
 }
 
 echo "-- 1000 pieces there, to other associated data, and back: five requests for each 200, and a read before encrypting"
