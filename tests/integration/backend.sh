@@ -20,6 +20,9 @@
 #   backend_calls_reset, backend_calls        how often the service has unwrapped since
 #   $SCRATCH/auditor                          how curl proves to the service who it is (auditor.py)
 
+# shellcheck source=tests/rigs/openssl-cnf.sh
+. "$SOURCE_DIR/tests/rigs/openssl-cnf.sh"
+
 backend=${ENVELOPE_RIG:-softhsm}
 backend_running=no
 
@@ -127,25 +130,7 @@ backend_rig() {
         echo "export OPENSSL_CONF=$dir/openssl.cnf"
         echo "export OPENSSL_MODULES=$BUILD_DIR/provider"
     } >"$dir/env"
-    cat >"$dir/openssl.cnf" <<END
-config_diagnostics = 1
-openssl_conf = openssl_init
-[openssl_init]
-providers = providers_sect
-${references:+alg_section = alg_sect
-[alg_sect]
-default_properties = ?provider=envelope}
-[providers_sect]
-default = default_sect
-envelope = envelope_sect
-[default_sect]
-activate = 1
-[envelope_sect]
-module = $BUILD_DIR/provider/envelope.so
-config = $dir/envelope.cnf
-${references:+key-references = all}
-activate = 1
-END
+    openssl_cnf "$dir/envelope.cnf" "$references" >"$dir/openssl.cnf"
     ENVELOPE_KMS_CONFIG=$SCRATCH/kms.cnf envelope --config "$dir/envelope.cnf" init --module "$(backend_module)" \
         --token envelope --kek "$kek" --store "sqlite:$dir/keys.db" >init.log || fail "envelope init: $(cat init.log)"
 }

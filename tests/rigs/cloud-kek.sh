@@ -6,6 +6,9 @@
 #                                   REFUSAL (an extended regular expression), and switch_on: works again
 # Left out where the caller has no switch_off. A kek/envelope.cnf that is there already is used as it is.
 
+# shellcheck source=tests/rigs/openssl-cnf.sh
+. "$SOURCE_DIR/tests/rigs/openssl-cnf.sh"
+
 cloud_kek_envelope() {
     timeout 60 "$BUILD_DIR/bin/envelope" "$@" >envelope.log 2>&1
 }
@@ -22,21 +25,7 @@ cloud_kek() {
     [[ -e $ENVELOPE_CONFIG ]] || wanted=(--module "$BUILD_DIR/pkcs11/envelope-kms.so" --token "$1" --kek "$2"
         --store "sqlite:$SCRATCH/kek/keys.db")
     cloud_kek_envelope --config "$ENVELOPE_CONFIG" init "${wanted[@]}" || fail "envelope init: $(cat envelope.log)"
-    cat >kek/openssl.cnf <<END
-config_diagnostics = 1
-openssl_conf = openssl_init
-[openssl_init]
-providers = providers_sect
-[providers_sect]
-default = default_sect
-envelope = envelope_sect
-[default_sect]
-activate = 1
-[envelope_sect]
-module = $BUILD_DIR/provider/envelope.so
-config = $ENVELOPE_CONFIG
-activate = 1
-END
+    openssl_cnf "$ENVELOPE_CONFIG" >kek/openssl.cnf
     export OPENSSL_CONF=$SCRATCH/kek/openssl.cnf
     cloud_kek_key=$(printf %s default | xxd -p)
     cloud_kek_key+=${zero:${#cloud_kek_key}}
