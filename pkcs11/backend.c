@@ -61,6 +61,8 @@ void backend_call_clear(struct backend_call *call)
     buffer_clear(&call->out);
     buffer_clear(&call->plaintext);
     keys_clear(&call->keys);
+    for (size_t i = 0; i < call->item_count; i++)
+        backend_item_reset(&call->items[i]); /* what they had lay in out */
     credentials_unref(call->made);
     call->made = NULL;
 }

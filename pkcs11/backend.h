@@ -184,7 +184,7 @@ const struct backend *backend_find(const char *name);
 
 /* Of the operations that not every service has: may this one be asked for? */
 bool backend_offers(const struct backend *backend, const struct backend_call *call);
-/* Releases results and work, not what was asked. */
+/* Releases results, those of items too, and work, not what was asked. */
 void backend_call_clear(struct backend_call *call);
 /* Remember the service's words; control characters are made printable. NULL leaves a field as it is. */
 void backend_note(struct backend_call *call, const char *code, const char *message, const char *request_id);
