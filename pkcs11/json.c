@@ -1,10 +1,12 @@
 #include "json.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "base/secmem.h"
 
 enum { SECRETS_MAX = 8 };
 
@@ -43,18 +45,43 @@ static const char *name_among(const struct buffer *text, size_t from, size_t len
     return NULL;
 }
 
+static int hex_value(uint8_t digit)
+{
+    if (digit >= '0' && digit <= '9')
+        return digit - '0';
+    digit |= 0x20;
+    return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
+}
+
+/* What stands for one byte behind a backslash; *at is left on its last digit. 0 for what is not known. */
+static char escaped(const struct buffer *text, size_t *at, size_t to)
+{
+    const uint8_t *bytes = text->bytes + *at;
+    if (*at >= to)
+        return '\0';
+    if (bytes[0] == 'n')
+        return '\n';
+    if (bytes[0] == '/')
+        return '/';
+    if (bytes[0] != 'u' || to - *at < 5 || bytes[1] != '0' || bytes[2] != '0')
+        return '\0';
+    int high = hex_value(bytes[3]), low = hex_value(bytes[4]), byte = high * 16 + low;
+    *at += 4;
+    return high >= 2 && low >= 0 && byte <= CHAR_MAX ? (char)byte : '\0';
+}
+
 static bool unescape(const struct buffer *text, size_t from, size_t to, struct buffer *out)
 {
     for (size_t at = from; at < to; at++) {
-        const char *byte = (const char *)text->bytes + at;
-        if (*byte == '\\') {
-            byte = ++at < to ? byte + 1 : "";
-            if (*byte == 'n')
-                byte = "\n";
-            else if (*byte != '/')
+        char byte = (char)text->bytes[at];
+        if (byte == '\\') {
+            at++;
+            byte = escaped(text, &at, to);
+            if (!byte)
                 return false;
         }
-        buffer_append(out, byte, 1);
+        buffer_append(out, &byte, 1);
+        secmem_wipe(&byte, 1);
     }
     return true;
 }

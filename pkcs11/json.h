@@ -29,8 +29,8 @@ void json_taken_clear(struct json_taken *taken);
 /*
  * Copy text to rest without the string values of these members, which may stand at any depth and any number of times:
  * they go to taken, and each leaves its number behind ("#0", "#1", …), so that the tree tells which belongs where.
- * False, with an empty rest, if one of them holds an escape other than \/ and \n (base64, tokens and PEM need no
- * other), if a string does not end, or for want of memory.
+ * False, with an empty rest, if one of them holds an escape other than \/, \n and \u0020 to \u007f (\u003d is how some
+ * write the = of base64; tokens and PEM need no other), if a string does not end, or for want of memory.
  */
 bool json_take(const struct buffer *text, const char *const names[], size_t name_count, struct buffer *rest,
                struct json_taken *taken);

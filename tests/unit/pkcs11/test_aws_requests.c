@@ -138,7 +138,7 @@ static void malformed_replies_are_refused(void **state)
                                          "{\"Plaintext\":\"AAA\"}",
                                          "{\"Plaintext\":\"AB==\"}",
                                          "{\"Plaintext\":\"A A=\"}",
-                                         "{\"Plaintext\":\"\\u0041AA=\"}",
+                                         "{\"Plaintext\":\"\\u0100AA=\"}",
                                          "{\"Plaintext\":\"AAAA\",\"Plaintext\":\"BBBB\"}",
                                          "{\"Plaintext\":\"AAAA\"",
                                          "{\"a\":{\"Plaintext\":\"AAAA\""};

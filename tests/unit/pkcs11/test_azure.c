@@ -212,7 +212,7 @@ static void damaged_replies_are_refused(void **state)
                                          RESULT("SGVsbG8="),
                                          RESULT("SGV+bG8"),
                                          RESULT("SGVsbG9"),
-                                         RESULT("\\u0041AAA"),
+                                         RESULT("\\u0100AAA"),
                                          "{\"value\":\"SGVsbG8\"}",
                                          "{\"kid\":5,\"value\":\"SGVsbG8\"}",
                                          "{\"kid\":\"" BASE "/keys/other/" VERSION "\",\"value\":\"SGVsbG8\"}",
@@ -227,8 +227,6 @@ static void damaged_replies_are_refused(void **state)
         for (int op = BACKEND_ENCRYPT; op <= BACKEND_DECRYPT; op++) {
             begin(&bench, crypt_call((enum backend_op)op, BACKEND_OAEP_SHA256, KEY, "Wrapped", NULL));
             answer(&bench, 200, bodies[i]);
-            if (i == 10 && op == BACKEND_ENCRYPT)
-                continue; /* a blob is no secret: the general parser takes its escapes */
             assert_refused(&bench, BACKEND_FAILED, CKR_DEVICE_ERROR, "not one of Key Vault");
             assert_true(op == BACKEND_ENCRYPT || bench.call.out.length == 0);
         }

@@ -111,7 +111,7 @@ static void damaged_replies_are_refused(void **state)
                                          "{\"plaintext\":\"SGVsbG8\",\"plaintextCrc32c\":\"" HELLO_SUM "\"}",
                                          "{\"plaintext\":5,\"plaintextCrc32c\":\"" HELLO_SUM "\"}",
                                          "{\"plaintext\":\"SGVsbG8=\",\"plaintext\":\"SGVsbG8=\"}",
-                                         "{\"plaintext\":\"\\u0041AAA\",\"plaintextCrc32c\":\"1\"}",
+                                         "{\"plaintext\":\"\\u0100AAA\",\"plaintextCrc32c\":\"1\"}",
                                          "{\"plaintext\":\"SGVsbG8=\",\"plaintextCrc32c\":\"" HELLO_SUM "\"",
                                          "<html>"};
     static const char *const keys[] = {
@@ -367,7 +367,7 @@ static void key_files_that_cannot_be_used_are_refused_with_their_name(void **sta
         {"{\"type\":\"service_account\",\"client_email\":\"a\",\"private_key\":\"SECRET\",\"token_uri\":"
          "\"https://a@evil/token\"}",
          "token_uri"},
-        {"{\"private_key\":\"\\u0041SECRET\"}", "no JSON object"},
+        {"{\"private_key\":\"\\u0100SECRET\"}", "no JSON object"},
     };
     struct bench bench = {.settings = {.auth = (char *)"service-account", .credentials_file = (char *)path}};
     (void)state;

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -72,7 +73,8 @@ static void nothing_of_a_secret_is_left_for_the_parser(void **state)
         "{\"a\":[[{\"plaintext\":\"c2VjcmV0\"}]]}",
         "{\"plaintext\":\"c2VjcmV0\",\"plaintext\":\"c2VjcmV0\"}",
         "{\"plaintext\":\"c2VjcmV0",                   /* cut off in the middle of it */
-        "{\"plaintext\":\"c2VjcmV0\\u003d\"}",         /* an escape that no service of ours uses there */
+        "{\"plaintext\":\"c2VjcmV0\\u003d\"}",         /* as some write the = of base64 */
+        "{\"plaintext\":\"c2VjcmV0\\u00e4\"}",         /* an escape that no service uses there */
         "{\"x\":\"\\\\\",\"plaintext\":\"c2VjcmV0\"}", /* a backslash before the quote */
         "{\"x\":\"plaintext\",\"token\":\"c2VjcmV0\"}",
     };
@@ -81,6 +83,39 @@ static void nothing_of_a_secret_is_left_for_the_parser(void **state)
         take(&taking, texts[i], strlen(texts[i]));
         assert_null(strstr(buffer_text(&taking.rest), "c2Vj"));
         if (!taking.ok)
+            assert_int_equal(taking.rest.length, 0);
+        give_back(&taking);
+    }
+}
+
+/* Whoever writes JSON may write any byte as a number: of base64 and PEM some do that to the =, others to the +. */
+static void numbers_for_bytes_are_read_and_other_escapes_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *written, *read;
+    } rows[] = {{"c2VjcmV0Pw\\u003d\\u003D", "c2VjcmV0Pw=="},
+                {"\\u002bA\\/\\u002F", "+A//"},
+                {"a\\u0020z\\n\\u007e", "a z\n~"},
+                {"\\u0000", NULL},
+                {"\\u000a", NULL},
+                {"\\u00e4", NULL},
+                {"\\u013d", NULL},
+                {"\\u003", NULL},
+                {"\\u00:d", NULL},
+                {"\\u00", NULL},
+                {"\\u", NULL},
+                {"\\t", NULL},
+                {"\\\"", NULL}};
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct taking taking = {0};
+        char text[64];
+        int length = snprintf(text, sizeof text, "{\"plaintext\":\"%s\"}", rows[i].written);
+        take(&taking, text, (size_t)length);
+        assert_true(taking.ok == (rows[i].read != NULL));
+        if (rows[i].read)
+            assert_string_equal(member(&taking, taking.root, "plaintext"), rows[i].read);
+        else
             assert_int_equal(taking.rest.length, 0);
         give_back(&taking);
     }
@@ -234,6 +269,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_value_of_many_is_found_where_it_belongs),
         cmocka_unit_test(nothing_of_a_secret_is_left_for_the_parser),
+        cmocka_unit_test(numbers_for_bytes_are_read_and_other_escapes_refused),
         cmocka_unit_test(only_numbers_of_ours_lead_to_values),
         cmocka_unit_test(many_values_are_taken_in_their_order),
         cmocka_unit_test(what_is_no_object_is_refused),
