@@ -78,7 +78,7 @@ static X509 *read_certificate(const struct buffer *pem)
 {
     X509 *certificate = X509_new_ex(libctx_private(), NULL);
     BIO *text = BIO_new_mem_buf(pem->bytes, (int)pem->length);
-    bool ok = certificate && text && PEM_read_bio_X509(text, &certificate, NULL, NULL);
+    bool ok = certificate && text && PEM_read_bio_X509(text, &certificate, jwt_no_passphrase, NULL);
     BIO_free(text);
     if (ok)
         return certificate;

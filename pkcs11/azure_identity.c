@@ -40,7 +40,7 @@ static bool is_identity_endpoint(const char *url, bool this_machine)
         if (strncmp(url, near[i], length) == 0 && (url[length] == ':' || url[length] == '/'))
             return true;
     }
-    return !this_machine && (strncmp(url, "https://", 8) == 0 || strncmp(url, "http://169.254.", 15) == 0);
+    return !this_machine && (strncmp(url, "https://", 8) == 0 || web_is_link_local(url));
 }
 
 envelope_status azure_choose_identity(struct azure *azure)

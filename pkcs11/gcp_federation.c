@@ -63,8 +63,8 @@ static envelope_status take_subject(const struct gcp_work *work, struct buffer *
 /* http:// to this machine and its own link only, as metadata services speak. */
 static bool is_source_address(const struct gcp *gcp, const char *url)
 {
-    if (strncmp(url, "http://169.254.", 15) == 0)
-        return !strpbrk(url, "#@ ") && strcspn(url + 15, "/?") == strspn(url + 15, "0123456789.:");
+    if (web_is_link_local(url))
+        return !strpbrk(url, "#@ ");
     return gcp_check_address(gcp, "credential_source of the credentials file", url, true) == ENVELOPE_OK;
 }
 

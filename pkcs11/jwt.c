@@ -11,8 +11,7 @@
 
 enum { SIGNATURE_MAX = 1024 };
 
-/* libcrypto would ask at the terminal. */
-static int no_passphrase(char *text, int size, int writing, void *context)
+int jwt_no_passphrase(char *text, int size, int writing, void *context)
 {
     (void)text, (void)size, (void)writing, (void)context;
     return -1;
@@ -22,7 +21,7 @@ EVP_PKEY *jwt_read_key(const struct buffer *pem)
 {
     OSSL_LIB_CTX *context = libctx_private();
     BIO *text = context ? BIO_new_mem_buf(pem->bytes, (int)pem->length) : NULL;
-    EVP_PKEY *key = text ? PEM_read_bio_PrivateKey_ex(text, NULL, no_passphrase, NULL, context, NULL) : NULL;
+    EVP_PKEY *key = text ? PEM_read_bio_PrivateKey_ex(text, NULL, jwt_no_passphrase, NULL, context, NULL) : NULL;
     BIO_free(text);
     if (key && EVP_PKEY_is_a(key, "RSA"))
         return key;

@@ -10,6 +10,8 @@
 
 enum jwt_algorithm { JWT_RS256, JWT_PS256 };
 
+/* For libcrypto's readers of PEM, which would ask at the terminal otherwise. */
+int jwt_no_passphrase(char *text, int size, int writing, void *context);
 /* The RSA private key in a text in PEM form; NULL with the error raised. A key that wants a passphrase is none. */
 EVP_PKEY *jwt_read_key(const struct buffer *pem);
 /* Both parts, JSON, as HEADER.CLAIMS.SIGNATURE into jwt. Raises. */

@@ -27,6 +27,18 @@ static bool is_this_machine(const char *host)
     return false;
 }
 
+bool web_is_link_local(const char *url)
+{
+    static const char before[] = "http://169.254.", digits[] = "0123456789";
+    if (strncmp(url, before, sizeof before - 1) != 0)
+        return false;
+    const char *at = url + sizeof before - 1;
+    at += strspn(at, "0123456789.");
+    if (*at == ':')
+        at += 1 + strspn(at + 1, digits);
+    return !*at || *at == '/' || *at == '?';
+}
+
 envelope_status web_check_endpoint(const struct token_settings *settings, const char *what, const char *url)
 {
     const char *host = strstr(url, "://");

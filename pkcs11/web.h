@@ -12,6 +12,8 @@
 
 #include "backend.h"
 
+/* http:// to an address of the machine's own link (169.254.…), as metadata services have; not to a name like it. */
+bool web_is_link_local(const char *url);
 /* ENVELOPE_E_CONFIG unless https://HOST[:PORT], or http:// to this machine. what names the setting. */
 envelope_status web_check_endpoint(const struct token_settings *settings, const char *what, const char *url);
 /* A copy of an address without slashes at its end, checked as above. */

@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <sys/stat.h>
 #include <openssl/pem.h>
+#include <openssl/ui.h>
 #include <openssl/x509.h>
 
 #include "azure.h"
@@ -164,6 +165,42 @@ static void a_key_with_a_passphrase_is_refused_and_nobody_is_asked(void **state)
     bench_close(&bench);
 }
 
+static bool asked;
+
+static int note_question(UI *terminal)
+{
+    (void)terminal;
+    return asked = true;
+}
+
+/* A file that says it is encrypted: libcrypto's own way would be to ask for the passphrase. */
+static void a_certificate_with_a_passphrase_is_refused_and_nobody_is_asked(void **state)
+{
+    static const char path[] = "test_azure_encrypted.pem";
+    struct bench bench = certificate_bench(path);
+    UI_METHOD *terminal = UI_create_method("a terminal");
+    (void)state;
+    assert_true(terminal && UI_method_set_opener(terminal, note_question) == 0);
+    UI_set_default_method(terminal);
+    no_environment();
+    EVP_PKEY *key = EVP_RSA_gen(2048);
+    FILE *file = fopen(path, "w");
+    assert_true(file && PEM_write_PKCS8PrivateKey(file, key, NULL, NULL, 0, NULL, NULL) &&
+                fputs("-----BEGIN CERTIFICATE-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,"
+                      "00112233445566778899AABBCCDDEEFF\n\nAAAAAAAAAAAAAAAAAAAAAA==\n-----END CERTIFICATE-----\n",
+                      file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    EVP_PKEY_free(key);
+    bench_open(&bench, &azure_backend);
+    begin(&bench, log_in);
+    assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "no certificate in PEM form");
+    assert_false(asked);
+    unlink(path);
+    bench_close(&bench);
+    UI_set_default_method(NULL);
+    UI_destroy_method(terminal);
+}
+
 /* --- Managed identities --- */
 
 static struct bench identity_bench(void)
@@ -295,6 +332,10 @@ static void identity_endpoints_elsewhere_are_refused(void **state)
         {"http://identity.example/msi/token", "h", NULL, false},
         {"http://127.0.0.1.example/msi/token", "h", NULL, false},
         {"http://127.0.0.1:80/msi/token?resource=x", "h", NULL, false},
+        {"http://169.254.130.2:8081/msi/token", "h", NULL, true},
+        {"http://169.254.130.2.example/msi/token", "h", NULL, false},
+        {"http://169.254.example/msi/token", "h", NULL, false},
+        {"http://169.254.130.2:x.example/msi/token", "h", NULL, false},
         {"http://169.254.169.254/metadata/identity/oauth2/token", NULL, "http://localhost:40342", false},
         {"https://arc.example/token", NULL, "http://localhost:40342", false},
     };
@@ -342,6 +383,7 @@ int main(void)
         cmocka_unit_test(a_certificate_signs_an_assertion_that_verifies),
         cmocka_unit_test(certificate_files_that_cannot_be_used_are_refused_with_their_name),
         cmocka_unit_test(a_key_with_a_passphrase_is_refused_and_nobody_is_asked),
+        cmocka_unit_test(a_certificate_with_a_passphrase_is_refused_and_nobody_is_asked),
         cmocka_unit_test(app_service_is_asked_where_the_environment_says),
         cmocka_unit_test(arcs_agent_is_shown_that_its_file_can_be_read),
         cmocka_unit_test(what_says_it_is_arcs_agent_gets_no_other_file),
