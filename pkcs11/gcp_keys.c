@@ -304,23 +304,32 @@ static enum backend_step on_created(const struct gcp *gcp, struct backend_call *
                : step;
 }
 
+/* A disabled key; or one whose public key is not ours to see, which shall not hide the others of the ring. */
+static enum backend_step show_without_public_key(const struct gcp *gcp, struct backend_call *call,
+                                                 struct http_request *request)
+{
+    enum backend_step step = add_version(gcp, call, NULL);
+    return step == BACKEND_DONE ? skip_key(gcp, call, request) : step;
+}
+
 /* The version is chosen. */
 static enum backend_step on_chosen(const struct gcp *gcp, struct backend_call *call, struct http_request *request)
 {
     const struct gcp_work *work = call->work;
     if (!work->best.number && call->op == BACKEND_CREATE) {
+        call->rv = CKR_DEVICE_ERROR;
+        if (!work->pending)
+            return gcp_bad_reply(gcp, call, "create key", "it made a key without a version that could be used");
         error_raise(ENVELOPE_E_HSM_UNAVAILABLE, "[token %s]: the key %s is still being made; it will be there later",
                     gcp->settings->label, call->label);
-        call->rv = CKR_DEVICE_ERROR;
-        return work->pending ? BACKEND_RETRY : BACKEND_FAILED;
+        return BACKEND_RETRY;
     }
     if (work->best.enabled) {
         struct gcp_id id = best_id(gcp, work);
         call->stage = STAGE_PUBLIC;
         return gcp_ask_public_key(gcp, call, &id, request) ? BACKEND_SEND : BACKEND_FAILED;
     }
-    enum backend_step step = work->best.number ? add_version(gcp, call, NULL) : BACKEND_DONE;
-    return step == BACKEND_DONE ? skip_key(gcp, call, request) : step;
+    return work->best.number ? show_without_public_key(gcp, call, request) : skip_key(gcp, call, request);
 }
 
 static enum backend_step on_versions(const struct gcp *gcp, struct backend_call *call, const json_t *root,
@@ -331,6 +340,10 @@ static enum backend_step on_versions(const struct gcp *gcp, struct backend_call 
     size_t i;
     if (items && !json_is_array(items))
         return gcp_bad_reply(gcp, call, "list versions", "no list of versions");
+    if (!work->page) { /* the first page, perhaps asked for again */
+        work->best = (struct gcp_version){0};
+        work->pending = false;
+    }
     json_array_foreach(items, i, item) consider(work, item);
     enum backend_step step = take_next(gcp, call, root);
     if (step != BACKEND_DONE)
@@ -385,6 +398,9 @@ enum backend_step gcp_step_keys(const struct gcp *gcp, struct backend_call *call
     if (step == BACKEND_FAILED && (call->stage == STAGE_GET || call->stage == STAGE_VERSION) &&
         call->rv == CKR_KEY_HANDLE_INVALID)
         return skip_key(gcp, call, request);
+    if (step == BACKEND_FAILED && call->stage == STAGE_PUBLIC && call->op == BACKEND_LIST &&
+        call->rv == CKR_USER_NOT_LOGGED_IN)
+        return show_without_public_key(gcp, call, request);
     if (step != BACKEND_DONE)
         return step;
     if (call->stage == STAGE_PUBLIC)

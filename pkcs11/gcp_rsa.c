@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "base/libctx.h"
 #include "json.h"
+#include "jwt.h"
 #include "web.h"
 
 enum { CIPHERTEXT_MAX = 1024 };
@@ -46,7 +47,7 @@ static EVP_PKEY *parse_pem(const char *pem)
 {
     OSSL_LIB_CTX *context = libctx_private();
     BIO *text = context ? BIO_new_mem_buf(pem, -1) : NULL;
-    EVP_PKEY *key = text ? PEM_read_bio_PUBKEY_ex(text, NULL, NULL, NULL, context, NULL) : NULL;
+    EVP_PKEY *key = text ? PEM_read_bio_PUBKEY_ex(text, NULL, jwt_no_passphrase, NULL, context, NULL) : NULL;
     BIO_free(text);
     if (key && EVP_PKEY_is_a(key, "RSA"))
         return key;

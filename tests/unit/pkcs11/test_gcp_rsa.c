@@ -145,6 +145,49 @@ static void a_list_describes_rsa_keys_one_by_one(void **state)
     bench_close(&bench);
 }
 
+/* roles/cloudkms.viewer does not give out public keys: one RSA key in the ring does not hide the others. */
+static void a_list_shows_an_rsa_key_whose_public_key_is_not_ours_to_see(void **state)
+{
+    static const char refused[] = "{\"error\":{\"code\":403,\"message\":\"no\",\"status\":\"PERMISSION_DENIED\"}}";
+    struct bench bench;
+    (void)state;
+    open_ring(&bench);
+    begin(&bench, (struct backend_call){.op = BACKEND_LIST});
+    answer(&bench, 200,
+           "{\"cryptoKeys\":[{\"name\":\"" RING "/cryptoKeys/kek\",\"purpose\":\"ENCRYPT_DECRYPT\","
+           "\"primary\":{\"name\":\"" RING "/cryptoKeys/kek/cryptoKeyVersions/1\",\"state\":\"ENABLED\"}}," DESCRIPTION
+           "]}");
+    answer(&bench, 200, DESCRIPTION);
+    answer(&bench, 200, VERSIONS(ONE("1", "ENABLED", SHA256_2048)));
+    answer(&bench, 403, refused);
+    assert_done(&bench, "");
+    assert_int_equal(bench.call.keys.count, 2);
+    assert_string_equal(bench.call.keys.items[0].label, "kek");
+    assert_string_equal(bench.call.keys.items[1].id, VERSION("1"));
+    assert_null(bench.call.keys.items[1].public_key);
+    /* Asked for by name, the reason is told. */
+    begin(&bench, (struct backend_call){.op = BACKEND_DESCRIBE, .key = VERSION("1")});
+    answer(&bench, 200, ONE("1", "ENABLED", SHA256_2048));
+    answer(&bench, 403, refused);
+    assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "no role allows it");
+    bench_close(&bench);
+}
+
+static void a_pair_that_fails_while_it_is_made_is_not_waited_for(void **state)
+{
+    struct bench bench;
+    (void)state;
+    open_ring(&bench);
+    begin(&bench, (struct backend_call){.op = BACKEND_CREATE, .label = "pair", .type = BACKEND_KEY_RSA, .bits = 2048});
+    answer(&bench, 200, DESCRIPTION);
+    answer(&bench, 200, VERSIONS(ONE("1", "PENDING_GENERATION", SHA256_2048)));
+    assert_refused(&bench, BACKEND_RETRY, CKR_DEVICE_ERROR, "still being made");
+    bench.step = BACKEND_SEND; /* the same again, as token.c does */
+    answer(&bench, 200, VERSIONS(ONE("1", "GENERATION_FAILED", SHA256_2048)));
+    assert_refused(&bench, BACKEND_FAILED, CKR_DEVICE_ERROR, "without a version");
+    bench_close(&bench);
+}
+
 static void a_pair_is_made_and_waited_for(void **state)
 {
     struct bench bench;
@@ -248,6 +291,8 @@ int main(void)
         cmocka_unit_test(the_newest_version_that_is_enabled_is_the_key),
         cmocka_unit_test(an_older_version_is_found_by_its_id_and_a_disabled_one_is_shown_as_such),
         cmocka_unit_test(a_list_describes_rsa_keys_one_by_one),
+        cmocka_unit_test(a_list_shows_an_rsa_key_whose_public_key_is_not_ours_to_see),
+        cmocka_unit_test(a_pair_that_fails_while_it_is_made_is_not_waited_for),
         cmocka_unit_test(a_pair_is_made_and_waited_for),
         cmocka_unit_test(what_is_encrypted_here_opens_with_the_private_key),
         cmocka_unit_test(asymmetric_decrypt_carries_the_sums),
