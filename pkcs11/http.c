@@ -92,8 +92,13 @@ envelope_status http_request_url(struct http_request *request, const char *forma
 
 envelope_status http_request_header(struct http_request *request, const char *name, const char *value)
 {
+    size_t count = 0;
     if (strpbrk(value, "\r\n"))
         return error_raise(ENVELOPE_E_ARGUMENT, "the value of the header %s holds a line break", name);
+    for (size_t i = 0; i < request->headers.length; i++)
+        count += !request->headers.bytes[i];
+    if (count == HTTP_HEADERS_MAX)
+        return error_raise(ENVELOPE_E_ARGUMENT, "a request would have more than %d headers", (int)HTTP_HEADERS_MAX);
     buffer_append_text(&request->headers, name);
     buffer_append_text(&request->headers, ": ");
     buffer_append(&request->headers, value, strlen(value) + 1);

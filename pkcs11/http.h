@@ -64,7 +64,10 @@ struct http_route {
 /* The URL must be plain ASCII without blanks. Raises on failure. */
 envelope_status http_request_url(struct http_request *request, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
-/* Refuses CR, LF and NUL in the value (ENVELOPE_E_ARGUMENT), so that nothing can be smuggled into a request. */
+/*
+ * Refuses CR, LF and NUL in the value (ENVELOPE_E_ARGUMENT), so that nothing can be smuggled into a request, and more
+ * than HTTP_HEADERS_MAX.
+ */
 envelope_status http_request_header(struct http_request *request, const char *name, const char *value);
 void http_request_clear(struct http_request *request);
 

@@ -147,6 +147,24 @@ static void a_service_account_is_impersonated_where_the_file_says(void **state)
     done(&bench);
 }
 
+/* None of them is left out in silence. */
+static void more_headers_than_a_request_takes_are_refused(void **state)
+{
+    char config[2048];
+    int used = snprintf(config, sizeof config, "%s",
+                        "{\"type\":\"external_account\",\"audience\":\"a\",\"subject_token_type\":\"t\","
+                        "\"credential_source\":{\"url\":\"https://tokens.example/\",\"headers\":{");
+    struct bench bench;
+    (void)state;
+    for (int i = 0; i <= HTTP_HEADERS_MAX; i++)
+        used += snprintf(config + used, sizeof config - (size_t)used, "%s\"X-%d\":\"y\"", i ? "," : "", i);
+    snprintf(config + used, sizeof config - (size_t)used, "}}}");
+    open_with(&bench, config);
+    begin(&bench, log_in);
+    assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "more than 16 headers");
+    done(&bench);
+}
+
 static void files_that_cannot_be_used_are_refused_with_their_name(void **state)
 {
     static const struct {
@@ -200,6 +218,7 @@ int main(void)
         cmocka_unit_test(a_token_from_a_file_is_exchanged),
         cmocka_unit_test(a_token_from_an_address_is_asked_for_with_the_files_headers),
         cmocka_unit_test(a_service_account_is_impersonated_where_the_file_says),
+        cmocka_unit_test(more_headers_than_a_request_takes_are_refused),
         cmocka_unit_test(files_that_cannot_be_used_are_refused_with_their_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
