@@ -72,6 +72,8 @@ static envelope_status choose_ids(store *opened, const struct place *place, stru
     row->kek_id = place->kek_id;
     if (!place->reserve) {
         envelope_status status = store_next_ids(opened, place->public_uri, &ids);
+        if (!status && !ids.dek_id) /* none is left, as this says */
+            return store_dek_id_reserve(opened, &row->dek_id);
         row->dek_id = ids.dek_id;
         row->dek_id_is_next = true;
         row->kek_uri = place->public_uri;

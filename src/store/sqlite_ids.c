@@ -24,9 +24,7 @@ static envelope_status read_ids(struct connection *c, const char *kek_uri, struc
     if (status)
         return status;
     int64_t next = found ? store_query_get_int(&q, 0, 1, (int64_t)UINT32_MAX + 1) : (int64_t)UINT32_MAX + 1;
-    if (next > UINT32_MAX)
-        return none_left(c);
-    ids->dek_id = (uint32_t)next;
+    ids->dek_id = next > UINT32_MAX ? 0 : (uint32_t)next;
     ids->kek_is_there = !store_query_is_null(&q, 1);
     if (kek_uri)
         ids->kek_id = store_query_get_u32(&q, ids->kek_is_there ? 1 : 2);

@@ -125,7 +125,7 @@ void store_kek_clear(struct store_kek *kek);
  * happened, so that it cannot happen again and again. Gaps are fine.
  */
 struct store_ids {
-    uint32_t dek_id;
+    uint32_t dek_id;   /* 0: all are given out, which store_dek_id_reserve() says */
     uint32_t kek_id;   /* of the URI; 0 without one */
     bool kek_is_there; /* it has a row; else kek_id is what it would get */
 };

@@ -368,6 +368,26 @@ static void a_destroyed_blob_is_in_no_file_any_more(void **state)
     store_close(opened);
 }
 
+/* New versions need another store; those that are there can still be moved to another KEK. */
+static void a_store_whose_dek_ids_are_all_given_out_still_knows_its_keks(void **state)
+{
+    const struct support *s = *state;
+    store *opened = support_create(s, 1);
+    struct store_ids ids;
+    struct store_kek kek;
+    uint32_t dek_id = 1;
+    OK(store_kek_find(opened, 1, &kek));
+    assert_int_equal(support_sql(s, "UPDATE store_meta SET next_dek_id = 4294967296"), 0);
+    OK(store_next_ids(opened, kek.uri, &ids));
+    assert_true(ids.dek_id == 0 && ids.kek_is_there && ids.kek_id == 1);
+    OK(store_next_ids(opened, "pkcs11:token=another;object=kek", &ids));
+    assert_true(ids.dek_id == 0 && !ids.kek_is_there && ids.kek_id > 1);
+    EXPECT(store_dek_id_reserve(opened, &dek_id), ENVELOPE_E_STORE_UNAVAILABLE, "need a new store");
+    assert_int_equal(dek_id, 0);
+    store_kek_clear(&kek);
+    store_close(opened);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, support_setup, support_teardown)
@@ -392,6 +412,7 @@ int main(void)
         TEST(an_auditor_reads_versions_and_blobs_with_plain_sql),
         TEST(the_database_itself_refuses_what_must_never_be),
         TEST(a_destroyed_blob_is_in_no_file_any_more),
+        TEST(a_store_whose_dek_ids_are_all_given_out_still_knows_its_keks),
     };
     return cmocka_run_group_tests_name("store, sqlite: files", tests, NULL, NULL);
 }
