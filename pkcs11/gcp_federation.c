@@ -175,10 +175,13 @@ static enum backend_step take_impersonated(const struct gcp *gcp, struct backend
     enum backend_step step = gcp_judge(gcp, call, reply, "generateAccessToken", "");
     if (step == BACKEND_RETRY)
         return step;
-    if (step != BACKEND_DONE) {
-        call->rv = CKR_USER_NOT_LOGGED_IN;
-        return BACKEND_FAILED;
-    }
+    if (step != BACKEND_DONE) /* in words about a key, which it is not about */
+        return fail(call, error_raise(ENVELOPE_E_HSM_LOGIN,
+                                      "[token %s]: generateAccessToken was refused (%s, HTTP %ld)%s%s; is there such a "
+                                      "service account, and may the federated identity act as it "
+                                      "(roles/iam.workloadIdentityUser)?",
+                                      gcp->settings->label, *call->service_code ? call->service_code : "no error name",
+                                      reply->status, *call->service_message ? ": " : "", call->service_message));
     buffer_append(&body, reply->body.bytes, reply->body.length);
     bool taken = json_take_secrets(&body, &secret, 1) && secret.found && token.length;
     json_t *root = json_read(&body);

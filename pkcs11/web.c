@@ -272,7 +272,8 @@ enum backend_step web_take_token(struct backend_call *call, const struct http_re
     enum backend_step step = BACKEND_DONE;
     if (!taken || !seconds || strpbrk(buffer_text(&token), "\r\n\t ")) {
         step = backend_fail(call, CKR_USER_NOT_LOGGED_IN,
-                            error_raise(ENVELOPE_E_HSM_LOGIN, "%s gave a reply without an access token", source));
+                            error_raise(ENVELOPE_E_HSM_LOGIN,
+                                        "%s gave a reply without an access token, or without its lifetime", source));
     } else {
         call->made = credentials_new("", "", buffer_text(&token), clock_wall() + seconds * CLOCK_SECOND);
         if (call->made)

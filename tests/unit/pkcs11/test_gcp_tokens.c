@@ -122,9 +122,9 @@ static void a_service_account_is_impersonated_where_the_file_says(void **state)
         {403,
          "{\"error\":{\"code\":403,\"message\":\"Permission 'iam.serviceAccounts.getAccessToken' denied\","
          "\"status\":\"PERMISSION_DENIED\"}}",
-         BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "getAccessToken"},
+         BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "getAccessToken' denied; is there such a service account"},
         {404, "{\"error\":{\"code\":404,\"message\":\"Not found\",\"status\":\"NOT_FOUND\"}}", BACKEND_FAILED,
-         CKR_USER_NOT_LOGGED_IN, "Not found"},
+         CKR_USER_NOT_LOGGED_IN, "generateAccessToken was refused (NOT_FOUND, HTTP 404): Not found"},
         {401, "{\"error\":{\"code\":401,\"message\":\"no\",\"status\":\"UNAUTHENTICATED\"}}", BACKEND_FAILED,
          CKR_USER_NOT_LOGGED_IN, "no"},
         {503, "{\"error\":{\"code\":503,\"message\":\"later\",\"status\":\"UNAVAILABLE\"}}", BACKEND_RETRY,
@@ -140,6 +140,7 @@ static void a_service_account_is_impersonated_where_the_file_says(void **state)
         answer(&bench, 200, EXCHANGED);
         assert_refusal(&bench, &rows[i]);
         assert_null(strstr(error_text(), "ya29"));
+        assert_null(strstr(error_text(), "such key"));
     }
     begin(&bench, log_in);
     answer(&bench, 200, "{\"issued_token_type\":\"x\"}");
