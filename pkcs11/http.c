@@ -17,28 +17,31 @@
 #include "base/text.h"
 #include "http_memory.h"
 
-/* One easy handle a thread: it keeps the thread's connections alive between calls. */
-struct connection {
-    CURL *easy;
+/*
+ * What a thread keeps between calls: its connections. The handle that a request is made with is made and freed with it,
+ * since it keeps the request's bytes, a token among them, for as long as it lives.
+ */
+struct connections {
+    CURLSH *share;
     uint64_t generation;
 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static pthread_key_t connection_key;
+static pthread_key_t connections_key;
 static bool ready;
 
-static void connection_free(void *memory)
+static void connections_free(void *memory)
 {
-    struct connection *connection = memory;
-    /* A child must not say goodbye on its parent's TLS connections: it leaves the inherited handle alone. */
-    if (connection->easy && connection->generation == fork_generation())
-        curl_easy_cleanup(connection->easy);
-    free(connection);
+    struct connections *connections = memory;
+    /* A child must not say goodbye on its parent's TLS connections: it leaves the inherited ones alone. */
+    if (connections->share && connections->generation == fork_generation())
+        curl_share_cleanup(connections->share);
+    free(connections);
 }
 
 static void set_up(void)
 {
-    ready = http_memory_init() == CURLE_OK && pthread_key_create(&connection_key, connection_free) == 0;
+    ready = http_memory_init() == CURLE_OK && pthread_key_create(&connections_key, connections_free) == 0;
 }
 
 envelope_status http_setup(void)
@@ -47,28 +50,40 @@ envelope_status http_setup(void)
     return ready ? ENVELOPE_OK : error_raise(ENVELOPE_E_INTERNAL, "libcurl cannot be initialised");
 }
 
-static CURL *connection_get(void)
+/* The calling thread's, and nobody else's: so nothing is locked. */
+static CURLSH *connections_get(void)
 {
-    if (http_setup())
-        return NULL;
-    struct connection *connection = pthread_getspecific(connection_key);
-    if (!connection) {
-        connection = calloc(1, sizeof *connection);
-        if (!connection || pthread_setspecific(connection_key, connection)) {
-            free(connection);
-            error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a connection");
+    struct connections *connections = pthread_getspecific(connections_key);
+    if (!connections) {
+        connections = calloc(1, sizeof *connections);
+        if (!connections || pthread_setspecific(connections_key, connections)) {
+            free(connections);
             return NULL;
         }
     }
-    if (connection->easy && connection->generation == fork_generation()) {
-        curl_easy_reset(connection->easy);
-        return connection->easy;
+    if (connections->share && connections->generation == fork_generation())
+        return connections->share;
+    connections->generation = fork_generation();
+    connections->share = curl_share_init();
+    if (connections->share &&
+        curl_share_setopt(connections->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_CONNECT) != CURLSHE_OK) {
+        curl_share_cleanup(connections->share);
+        connections->share = NULL;
     }
-    connection->generation = fork_generation();
-    connection->easy = curl_easy_init();
-    if (!connection->easy)
-        error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a connection");
-    return connection->easy;
+    return connections->share;
+}
+
+static CURL *handle_new(void)
+{
+    if (http_setup())
+        return NULL;
+    CURLSH *share = connections_get();
+    CURL *easy = share ? curl_easy_init() : NULL;
+    if (easy && curl_easy_setopt(easy, CURLOPT_SHARE, share) == CURLE_OK)
+        return easy;
+    curl_easy_cleanup(easy);
+    error_raise(ENVELOPE_E_NO_MEMORY, "no memory for a connection");
+    return NULL;
 }
 
 envelope_status http_request_url(struct http_request *request, const char *format, ...)
@@ -338,7 +353,7 @@ envelope_status http_perform(const struct http_request *request, const struct ht
         reply->transport = HTTP_TIMED_OUT;
         return error_raise(ENVELOPE_E_TIMEOUT, "the deadline passed before %s could be asked", request->url);
     }
-    CURL *easy = connection_get();
+    CURL *easy = handle_new();
     if (!easy) {
         reply->transport = HTTP_BROKEN;
         return error_status();
@@ -366,8 +381,7 @@ envelope_status http_perform(const struct http_request *request, const struct ht
     }
     if (reply->transport == HTTP_OK)
         curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &reply->status);
-    /* The handle must not point into this call's memory, nor keep the secret key, until its next use. */
-    curl_easy_reset(easy);
+    curl_easy_cleanup(easy);
     if (reply->transport == HTTP_OK)
         return ENVELOPE_OK;
     char text[CURL_ERROR_SIZE + 64];
