@@ -41,7 +41,7 @@ foreign_program() {
     shown=$(timeout 150 pkcs11-tool --module "$module" --test-threads ILGISLT0 --test-threads ILGISLT0 --test-fork 2>&1) ||
         fail "pkcs11-tool --test-threads --test-fork: $shown"
     # Listed again after each sleep.
-    [[ $(grep -o 'test_threads thread:[01] state:-1, rv:CKR_OK' <<<"$shown" | sort -u | wc -l) = 2 ]] || fail "pkcs11-tool's threads: $shown"
+    [[ $(grep -oE 'test_threads thread:[01] state:-1, rv:CKR_OK|Test thread [01] returning rv:CKR_OK' <<<"$shown" | sort -u | wc -l) = 2 ]] || fail "pkcs11-tool's threads: $shown"
     [[ $shown = *"C_Initialize in forked child"* ]] || fail "pkcs11-tool's fork: $shown"
 }
 aws_rig_config "$ENVELOPE_KMS_CONFIG"

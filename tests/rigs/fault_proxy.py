@@ -211,7 +211,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = json.loads(body or b"{}")
         status, content, kind, headers = self.pass_on("POST", body)
         oaep = str(asked.get("EncryptionAlgorithm", "")).startswith("RSAES_OAEP")
-        if b"AccessDenied" in content and self.is_other_key(action, asked):
+        if (status == 200 or b"AccessDenied" in content) and self.is_other_key(action, asked):
             return self.refuse("incorrect-key")
         if status != 200 and not (oaep and b"InvalidCiphertext" in content):
             return self.answer(status, content, kind, headers)
@@ -244,8 +244,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     @staticmethod
     def is_other_key(action, asked):
-        """The emulator's blobs begin with the id of their key; for a wrong key it says that a policy forbids it."""
+        """The emulator's blobs begin with the id of their key; of a wrong key it says that a policy forbids it (5.2), or
+        takes the right one (5.1)."""
         wanted = asked.get("SourceKeyId") or asked.get("KeyId") or ""
+        if not wanted or wanted.startswith("alias/"):
+            return False
         try:
             blob = base64.b64decode(asked.get("CiphertextBlob", ""))
         except ValueError:

@@ -7,6 +7,7 @@ require (
 	github.com/hashicorp/vault v1.13.0
 	github.com/hashicorp/vault-plugin-auth-kubernetes v0.15.0
 	github.com/hashicorp/vault/sdk v0.8.1
+	github.com/sasha-s/go-deadlock v0.2.0
 )
 
 require (
@@ -139,7 +140,6 @@ require (
 	github.com/prometheus/procfs v0.6.0 // indirect
 	github.com/rboyer/safeio v0.2.1 // indirect
 	github.com/ryanuber/go-glob v1.0.0 // indirect
-	github.com/sasha-s/go-deadlock v0.2.0 // indirect
 	github.com/sethvargo/go-limiter v0.7.1 // indirect
 	github.com/shirou/gopsutil/v3 v3.22.6 // indirect
 	github.com/stretchr/testify v1.8.1 // indirect
