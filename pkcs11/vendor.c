@@ -95,4 +95,5 @@ const CK_ENVELOPE_KMS_FUNCTIONS vendor_functions = {
     .rotate_key = vendor_rotate_key,
     .set_min_versions = vendor_set_min_versions,
     .crypt_many = vendor_crypt_many,
+    .batch_size = vendor_batch_size,
 };

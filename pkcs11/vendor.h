@@ -22,6 +22,7 @@ CK_RV vendor_set_min_versions(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key, u
                               unsigned long min_encryption);
 
 /* --- vendor_many.c --- */
+CK_RV vendor_batch_size(CK_SESSION_HANDLE session, unsigned long *pieces);
 CK_RV vendor_crypt_many(CK_SESSION_HANDLE session, unsigned long operation, CK_OBJECT_HANDLE key,
                         CK_OBJECT_HANDLE key_to, CK_ENVELOPE_KMS_ITEM *items, unsigned long count,
                         unsigned long item_size);

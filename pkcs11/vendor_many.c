@@ -274,3 +274,16 @@ CK_RV vendor_crypt_many(CK_SESSION_HANDLE session, unsigned long operation, CK_O
     }
     return call_leave(&call, rv);
 }
+
+CK_RV vendor_batch_size(CK_SESSION_HANDLE session, unsigned long *pieces)
+{
+    struct call call;
+    CK_RV rv = call_enter(&call, session);
+    if (rv != CKR_OK)
+        return rv;
+    if (!pieces)
+        return call_leave(&call, CKR_ARGUMENTS_BAD);
+    size_t most = call.token->backend->batch_items;
+    *pieces = most > 1 ? (CK_ULONG)most : 1;
+    return call_leave(&call, CKR_OK);
+}

@@ -128,6 +128,9 @@ typedef struct CK_ENVELOPE_KMS_FUNCTIONS {
     CK_RV(*crypt_many)
     (CK_SESSION_HANDLE session, unsigned long operation, CK_OBJECT_HANDLE key, CK_OBJECT_HANDLE key_to,
      CK_ENVELOPE_KMS_ITEM *items, unsigned long count, unsigned long item_size);
+
+    /* How many pieces the service takes in one request of crypt_many; 1: it is asked about each. */
+    CK_RV (*batch_size)(CK_SESSION_HANDLE session, unsigned long *pieces);
 } CK_ENVELOPE_KMS_FUNCTIONS;
 
 #ifdef __cplusplus

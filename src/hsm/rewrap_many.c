@@ -43,8 +43,9 @@ static size_t ask(struct many *many, struct hsm_session *session, unsigned long 
     CK_RV rv = HSM_SERVICE_CALL(session, crypt_many, operation, key, CK_INVALID_HANDLE, many->asked, count,
                                 sizeof *many->asked);
     for (size_t i = 0; i < count; i++) {
-        if (many->asked[i].rv != CKR_OK ||
-            (operation == CK_ENVELOPE_KMS_DECRYPT && many->asked[i].out_len != HSM_DEK_SIZE))
+        size_t length = many->asked[i].out_len;
+        bool fits = operation == CK_ENVELOPE_KMS_DECRYPT ? length == HSM_DEK_SIZE : length <= HSM_BODY_MAX;
+        if (many->asked[i].rv != CKR_OK || !fits)
             continue;
         many->asked[left] = many->asked[i];
         many->index[left++] = many->index[i];
@@ -112,8 +113,10 @@ static envelope_status move_many(struct hsm_wrap *from, void *argument)
     envelope_status status = hsm_rewrap_target(from, many->to, &to, &service);
     if (status != ENVELOPE_OK)
         return status;
-    many->possible = service;
-    if (!service)
+    /* Asked about each piece, a service gains nothing, and what a crash leaves undone would only be more. */
+    CK_ULONG pieces = 1;
+    many->possible = service && HSM_SERVICE_CALL(from->session, batch_size, &pieces) == CKR_OK && pieces > 1;
+    if (!many->possible)
         return ENVELOPE_OK;
     uint8_t *again = many->deks + many->count * HSM_DEK_SIZE;
     hsm_requests_forget();
@@ -133,7 +136,8 @@ static envelope_status move_many(struct hsm_wrap *from, void *argument)
 static bool are_for_many(const struct hsm_kek *from, const struct hsm_kek *to)
 {
     const CK_ENVELOPE_KMS_FUNCTIONS *service = from->token->module->service;
-    return from->token == to->token && service && service->version.minor >= MANY_MINOR && service->crypt_many;
+    return from->token == to->token && service && service->version.minor >= MANY_MINOR && service->crypt_many &&
+           service->batch_size;
 }
 
 static bool make_room(struct many *many)

@@ -290,6 +290,9 @@ static bool wrong_arguments_are_refused(CK_OBJECT_HANDLE key)
            vendor->crypt_many(0, CK_ENVELOPE_KMS_ENCRYPT, key, 0, &item, 1, size) == CKR_SESSION_HANDLE_INVALID &&
            vendor->generate_data_key(session, key, NULL, 32, NULL, out, NULL, NULL) == CKR_ARGUMENTS_BAD &&
            vendor->generate_data_key(session, key, NULL, 0, NULL, out, &length, NULL) == CKR_DATA_LEN_RANGE &&
+           vendor->batch_size(session, NULL) == CKR_ARGUMENTS_BAD &&
+           vendor->batch_size(0, &length) == CKR_SESSION_HANDLE_INVALID &&
+           vendor->batch_size(session, &length) == CKR_OK && (length == 1 || length == 200) &&
            vendor->get_versions(session, key, NULL, 0) == CKR_ARGUMENTS_BAD && first == CKR_MECHANISM_PARAM_INVALID &&
            items[1].rv == CKR_MECHANISM_PARAM_INVALID && items[2].rv == CKR_ARGUMENTS_BAD &&
            items[3].rv == CKR_DATA_LEN_RANGE && items[4].rv == CKR_MECHANISM_PARAM_INVALID;

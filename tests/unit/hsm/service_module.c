@@ -249,11 +249,19 @@ static CK_RV crypt_many(CK_SESSION_HANDLE session, unsigned long what, CK_OBJECT
     return first;
 }
 
+static CK_RV batch_size(CK_SESSION_HANDLE session, unsigned long *pieces)
+{
+    (void)session;
+    *pieces = control->one_by_one ? 1 : 200;
+    return CKR_OK;
+}
+
 static CK_ENVELOPE_KMS_FUNCTIONS service = {.version = {1, 1},
                                             .rewrap = rewrap,
                                             .last_message = last_message,
                                             .last_text = last_text,
-                                            .crypt_many = crypt_many};
+                                            .crypt_many = crypt_many,
+                                            .batch_size = batch_size};
 
 EXPORT void service_set_minor(unsigned char minor)
 {

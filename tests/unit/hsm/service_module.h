@@ -19,6 +19,7 @@ struct service_control {
     _Atomic bool counts_requests; /* a request's id is its number, not 17 */
     _Atomic int requests;         /* encryptions, decryptions, rewraps, many at once as one */
     _Atomic int many;             /* calls of crypt_many */
+    _Atomic bool one_by_one;      /* it says that it is asked about each piece */
     _Atomic bool damages;         /* rewrap makes blobs that do not open */
     _Atomic int encrypts, decrypts, dry_runs, rewraps, initializes;
 };

@@ -427,6 +427,9 @@ static void many_are_for_one_token_that_takes_them(void **state)
     set_minor(0);
     assert_false(hsm_rewrap_many(fixture.hsm, fixture.rig.kek, SECOND, batch.items, MANY));
     set_minor(1);
+    control->one_by_one = true;
+    assert_false(hsm_rewrap_many(fixture.hsm, fixture.rig.kek, SECOND, batch.items, MANY));
+    control->one_by_one = false;
     assert_int_equal(control->many, 0);
     assert_int_equal(check_batch(&batch, SECOND), 0);
     free_batch(&batch);
