@@ -26,35 +26,49 @@ static const char read_application[] = "PRAGMA application_id";
 static const char read_schema[] = "PRAGMA user_version";
 static const char count_tables[] = "SELECT count(*) FROM sqlite_schema";
 
+struct stamp {
+    int64_t application, schema, tables;
+};
+
+/* In one transaction: another process may be making the store just now, and half of what it made is no store. */
+static envelope_status read_stamp(struct connection *c, struct stamp *stamp)
+{
+    envelope_status status = store_sqlite_start(c, TRANSACTION_SNAPSHOT);
+    if (status)
+        return status;
+    status = read_number(c, read_application, &stamp->application);
+    if (!status)
+        status = read_number(c, read_schema, &stamp->schema);
+    if (!status)
+        status = read_number(c, count_tables, &stamp->tables);
+    return store_sqlite_finish(c, status);
+}
+
 envelope_status store_sqlite_check_schema(struct connection *c, size_t count, bool create, int *schema)
 {
-    int64_t application = 0, number = 0, tables = 0;
-    envelope_status status = read_number(c, read_application, &application);
-    if (!status)
-        status = read_number(c, read_schema, &number);
-    if (!status)
-        status = read_number(c, count_tables, &tables);
+    struct stamp stamp = {0};
+    envelope_status status = read_stamp(c, &stamp);
     if (status)
         return status;
     *schema = 0;
-    if (application == 0 && number == 0 && tables == 0) {
+    if (stamp.application == 0 && stamp.schema == 0 && stamp.tables == 0) {
         if (create)
             return ENVELOPE_OK;
         return error_raise(ENVELOPE_E_STORE_UNAVAILABLE,
                            "store %s: the file is empty, no store was made in it; make one with `envelope init`",
                            c->sqlite->printed);
     }
-    if (application != STORE_SQLITE_APPLICATION_ID)
+    if (stamp.application != STORE_SQLITE_APPLICATION_ID)
         return error_raise(ENVELOPE_E_STORE_CORRUPT,
                            "store %s: this is the database of another application (application_id 0x%08x, ours is "
                            "0x%08x); check the path",
-                           c->sqlite->printed, (unsigned)application, (unsigned)STORE_SQLITE_APPLICATION_ID);
-    if (number < 1 || number > (int64_t)count)
+                           c->sqlite->printed, (unsigned)stamp.application, (unsigned)STORE_SQLITE_APPLICATION_ID);
+    if (stamp.schema < 1 || stamp.schema > (int64_t)count)
         return error_raise(ENVELOPE_E_STORE_SCHEMA,
                            "store %s: its schema is number %lld, this Envelope knows up to %zu; upgrade Envelope on "
                            "this machine",
-                           c->sqlite->printed, (long long)number, count);
-    *schema = (int)number;
+                           c->sqlite->printed, (long long)stamp.schema, count);
+    *schema = (int)stamp.schema;
     return ENVELOPE_OK;
 }
 
