@@ -35,15 +35,15 @@ struct azure_work *azure_work(struct backend_call *call)
 
 /*
  * A token is good for one service, named by its host without the vault's own name: https://vault.azure.net,
- * https://managedhsm.azure.net, https://vault.azure.cn. For a host of this machine (a test): the public cloud's.
+ * https://managedhsm.azure.net, https://vault.azure.cn. For any other host, a private link's or of this machine (a
+ * test): the public cloud's.
  */
 static envelope_status find_resource(struct azure *azure)
 {
     const char *host = strstr(azure->base, "://") + 3;
     const char *dot = strchr(host, '.');
     const char *known = dot ? dot + 1 : "";
-    bool is_vault = strncmp(known, "vault.", 6) == 0 || strncmp(known, "managedhsm.", 11) == 0 ||
-                    strncmp(known, "privatelink.", 12) == 0;
+    bool is_vault = strncmp(known, "vault.", 6) == 0 || strncmp(known, "managedhsm.", 11) == 0;
     if (!is_vault)
         known = azure->managed_hsm ? "managedhsm.azure.net" : "vault.azure.net";
     azure->resource = text_format("https://%.*s", (int)strcspn(known, ":"), known);

@@ -1,4 +1,5 @@
 /* What the Azure backends ask, and what they make of answers, in the shapes of Key Vault's REST reference (7.4). */
+#include "azure.h"
 #include "cloud_bench.h"
 
 #define BASE "https://myvault.vault.azure.net"
@@ -489,6 +490,31 @@ static void a_managed_identity_asks_the_machine_only(void **state)
     bench_close(&bench);
 }
 
+static void tokens_are_for_the_service_not_for_its_host(void **state)
+{
+    static const struct {
+        const struct backend *backend;
+        const char *address, *resource;
+    } rows[] = {{&azure_backend, "https://v.vault.azure.net", "https://vault.azure.net"},
+                {&azure_backend, "https://v.vault.azure.cn:443", "https://vault.azure.cn"},
+                {&azure_backend, "https://v.privatelink.vaultcore.azure.net", "https://vault.azure.net"},
+                {&azure_backend, "https://127.0.0.1:8443", "https://vault.azure.net"},
+                {&azure_hsm_backend, "https://h.managedhsm.azure.net", "https://managedhsm.azure.net"},
+                {&azure_hsm_backend, "https://h.privatelink.managedhsm.azure.net", "https://managedhsm.azure.net"}};
+    (void)state;
+    unsetenv("IDENTITY_ENDPOINT");
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct token_settings settings = {.label = (char *)"t",
+                                          .backend = (char *)(uintptr_t)rows[i].backend->name,
+                                          .address = (char *)(uintptr_t)rows[i].address,
+                                          .auth = (char *)"managed-identity"};
+        void *opened = NULL;
+        assert_int_equal(rows[i].backend->open(&settings, &opened), ENVELOPE_OK);
+        assert_string_equal(((struct azure *)opened)->resource, rows[i].resource);
+        rows[i].backend->close(opened);
+    }
+}
+
 static void settings_that_cannot_work_are_refused(void **state)
 {
     static const struct {
@@ -537,6 +563,7 @@ int main(void)
         cmocka_unit_test(a_client_secret_buys_a_token_for_the_vault),
         cmocka_unit_test(a_federated_token_is_read_anew_and_exchanged),
         cmocka_unit_test(a_managed_identity_asks_the_machine_only),
+        cmocka_unit_test(tokens_are_for_the_service_not_for_its_host),
         cmocka_unit_test(settings_that_cannot_work_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
