@@ -18,21 +18,12 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "sanitized.h"
 
 #define COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* The sanitizers turn mlock into nothing, so a lock cannot be seen there. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define LOCKS_VISIBLE false
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define LOCKS_VISIBLE false
-#else
-#define LOCKS_VISIBLE true
-#endif
-#else
-#define LOCKS_VISIBLE true
-#endif
+#define LOCKS_VISIBLE (!SANITIZED)
 
 static inline void assert_raised(envelope_status got, envelope_status expected, const char *fragment)
 {

@@ -13,18 +13,8 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "keyring/keyring.h"
+#include "sanitized.h"
 #include "softhsm_rig.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define RIG_SANITIZED 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define RIG_SANITIZED 1
-#endif
-#endif
-#ifndef RIG_SANITIZED
-#define RIG_SANITIZED 0
-#endif
 
 extern struct softhsm_rig keyring_token;
 

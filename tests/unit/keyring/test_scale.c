@@ -9,7 +9,7 @@
 #include "hsm/hsm.h"
 #include "keyring/binding.h"
 
-enum { MANY = RIG_SANITIZED ? 5000 : 100000, FIRST_ID = 1000, KEYS = 300 };
+enum { MANY = SANITIZED ? 5000 : 100000, FIRST_ID = 1000, KEYS = 300 };
 
 static void bind_version(sqlite3_stmt *insert, hsm *token, const uint8_t store_id[STORE_ID_SIZE], uint32_t number)
 {

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "sanitized.h"
 #include "store/sqlite.h"
 
 enum { WRITERS = 3, CHILDREN = 24, TURNS = 8 };
@@ -126,6 +127,7 @@ static void check_promises(const struct support *s, store *opened, const struct 
 static void a_fork_storm_with_everybody_writing_loses_nothing(void **state)
 {
     const struct support *s = *state;
+    SKIP_WHERE_FORK_BREAKS_MALLOC();
     struct promises *promises = make_promises();
     store *opened = NULL;
     OK(store_create(s->url, SUPPORT_DEADLINE, &opened, NULL));
@@ -170,6 +172,7 @@ static void *fork_some(void *argument)
 static void threads_may_fork_at_the_same_time(void **state)
 {
     const struct support *s = *state;
+    SKIP_WHERE_FORK_BREAKS_MALLOC();
     struct promises *promises = make_promises();
     store *opened = NULL;
     OK(store_create(s->url, SUPPORT_DEADLINE, &opened, NULL));
