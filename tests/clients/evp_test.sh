@@ -7,13 +7,13 @@ version=$(dpkg-query -W -f '${source:Version}' libssl-dev 2>/dev/null) || skip "
 upstream=${version%-*}
 
 fetch_source() {
-    local list=/etc/apt/sources.list.d/debian.sources options=()
-    # Debian's containers name no source packages: ask for them here, without touching the system.
+    local options=()
+    # Debian's containers and chroots name no source packages: ask for them here, without touching the system.
     # shellcheck disable=SC2016 # apt's own variable
     if ! apt-get indextargets --format '$(TARGET_OF)' 2>/dev/null | grep -qx deb-src; then
-        [ -f "$list" ] || return 1
         mkdir -p apt/lists/partial
-        sed 's/^Types: .*/Types: deb-src/' "$list" >apt/src.sources
+        sed 's/^Types: .*/Types: deb-src/' /etc/apt/sources.list.d/debian.sources >apt/src.sources 2>/dev/null || true
+        sed -n 's/^deb /deb-src /p' /etc/apt/sources.list >apt/src.list 2>/dev/null || true
         options=(-o "Dir::Etc::sourcelist=$PWD/apt/none" -o "Dir::Etc::sourceparts=$PWD/apt"
             -o "Dir::State::lists=$PWD/apt/lists")
         timeout 120 apt-get -qq "${options[@]}" update >apt.log 2>&1 || return 1

@@ -91,4 +91,7 @@ grep -qx doctor <<<"$(complete_words envelope "")" || fail "completion of verbs"
 grep -qx rotate <<<"$(complete_words envelope key ro)" || fail "completion of key verbs"
 grep -qx -- --limit <<<"$(complete_words envelope history --li)" || fail "completion of options"
 grep -qx default <<<"$(complete_words envelope key rotate de)" || fail "completion of key names"
-[ "$(complete_words envelope key show ten)" = 'tenant-42/identität' ] || fail "completion: $(complete_words envelope key show ten)"
+# Quoted for the shell as its locale has it.
+eval "offered=$(complete_words envelope key show ten)"
+# shellcheck disable=SC2154 # eval sets it
+[ "$offered" = 'tenant-42/identität' ] || fail "completion: $offered"
