@@ -130,7 +130,9 @@ static envelope_status move_key(struct rewrapping *job, const struct store_key *
     struct keyring_note note = {0};
     snprintf(what, sizeof what, "from KEK %u to KEK %u", (unsigned)key->kek_id, (unsigned)job->kek_id);
     struct store_actor actor = keyring_actor_of(&note, what, job->wanted->why, job->many ? "" : hsm_requests());
-    return store_key_set_kek(job->opened, key->name, key->kek_id, job->kek_id, clock_wall(), &actor);
+    const struct store_key_move move = {
+        .name = key->name, .from_kek_id = key->kek_id, .kek_id = job->kek_id, .now = clock_wall(), .actor = actor};
+    return store_key_set_kek(job->opened, &move);
 }
 
 /* ---- a version ---- */
@@ -183,19 +185,21 @@ static void look_whose_fault(struct rewrapping *job, uint32_t from_kek_id, envel
 static envelope_status store_moved(struct rewrapping *job, const struct store_version *row,
                                    const struct keyring_rewrap_moved *moved)
 {
-    struct store_rewrap move = {.from_kek_id = row->kek_id,
-                                .from_blob = row->blob,
-                                .from_length = row->blob_length,
-                                .kek_id = job->kek_id,
-                                .blob = moved->blob,
-                                .blob_length = moved->length,
-                                .now = clock_wall()};
+    struct store_version_move move = {.dek_id = row->dek_id,
+                                      .from_kek_id = row->kek_id,
+                                      .from_blob = row->blob,
+                                      .from_length = row->blob_length,
+                                      .kek_id = job->kek_id,
+                                      .blob = moved->blob,
+                                      .blob_length = moved->length,
+                                      .now = clock_wall()};
     char what[80];
     struct keyring_note note = {0};
     snprintf(what, sizeof what, "from KEK %u to KEK %u%s", (unsigned)row->kek_id, (unsigned)job->kek_id,
              moved->inside ? ", inside the key service" : "");
     struct store_actor actor = keyring_actor_of(&note, what, job->wanted->why, moved->requests);
-    return store_version_rewrap(job->opened, row->dek_id, &move, &actor);
+    move.actor = actor;
+    return store_version_rewrap(job->opened, &move);
 }
 
 static envelope_status wrap_singly(struct rewrapping *job, const struct store_version *row,

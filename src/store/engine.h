@@ -41,10 +41,11 @@ struct store_engine {
     envelope_status (*versions)(store *opened, const char *name, struct store_version **versions, size_t *count);
     envelope_status (*version_set_state)(store *opened, uint32_t dek_id, enum store_version_state from,
                                          enum store_version_state to, int64_t now, const struct store_actor *actor);
-    envelope_status (*version_rewrap)(store *opened, uint32_t dek_id, const struct store_rewrap *move,
-                                      const struct store_actor *actor);
-    envelope_status (*key_set_kek)(store *opened, const char *name, uint32_t from_kek_id, uint32_t kek_id, int64_t now,
-                                   const struct store_actor *actor);
+    envelope_status (*versions_page)(store *opened, const char *first, uint32_t after, const char *last, size_t limit,
+                                     struct store_version **versions, size_t *count);
+    /* Fill every status; the error of the last that is not ENVELOPE_OK stays raised. */
+    envelope_status (*versions_rewrap)(store *opened, struct store_version_move *moves, size_t count);
+    envelope_status (*keys_set_kek)(store *opened, struct store_key_move *moves, size_t count);
 
     envelope_status (*messages_reserve)(store *opened, uint32_t dek_id, uint64_t want, uint64_t *granted,
                                         uint64_t *reserved, uint64_t *limit);

@@ -173,8 +173,11 @@ envelope_status store_sqlite_kek_ensure(store *opened, const char *uri, int64_t 
 envelope_status store_sqlite_kek_find(store *opened, uint32_t kek_id, struct store_kek *kek);
 envelope_status store_sqlite_next_ids(store *opened, const char *kek_uri, struct store_ids *ids);
 envelope_status store_sqlite_dek_id_reserve(store *opened, uint32_t *dek_id);
-/* ENVELOPE_E_KEK_UNKNOWN if it has no row. */
-envelope_status store_sqlite_check_kek(struct connection *c, uint32_t kek_id);
+/*
+ * Inside the transaction that writes something under this KEK: ENVELOPE_E_KEK_UNKNOWN if it has no row. With the URI of
+ * store_next_ids() it gets one, or STORE_CONFLICT if another KEK got the id meanwhile, or this KEK another id.
+ */
+envelope_status store_sqlite_take_kek(struct connection *c, uint32_t kek_id, const char *kek_uri, int64_t now);
 /* Inside the transaction that writes version: make sure of its ids, taking those that are next. Else STORE_CONFLICT,
  * or ENVELOPE_E_ARGUMENT for an id that never came from the store. */
 envelope_status store_sqlite_take_ids(struct connection *c, const struct store_new_version *version);
@@ -193,10 +196,10 @@ envelope_status store_sqlite_versions(store *opened, const char *name, struct st
 envelope_status store_sqlite_version_set_state(store *opened, uint32_t dek_id, enum store_version_state from,
                                                enum store_version_state to, int64_t now,
                                                const struct store_actor *actor);
-envelope_status store_sqlite_version_rewrap(store *opened, uint32_t dek_id, const struct store_rewrap *move,
-                                            const struct store_actor *actor);
-envelope_status store_sqlite_key_set_kek(store *opened, const char *name, uint32_t from_kek_id, uint32_t kek_id,
-                                         int64_t now, const struct store_actor *actor);
+envelope_status store_sqlite_versions_page(store *opened, const char *first, uint32_t after, const char *last,
+                                           size_t limit, struct store_version **versions, size_t *count);
+envelope_status store_sqlite_versions_rewrap(store *opened, struct store_version_move *moves, size_t count);
+envelope_status store_sqlite_keys_set_kek(store *opened, struct store_key_move *moves, size_t count);
 envelope_status store_sqlite_messages_reserve(store *opened, uint32_t dek_id, uint64_t want, uint64_t *granted,
                                               uint64_t *reserved, uint64_t *limit);
 envelope_status store_sqlite_history_add(store *opened, int64_t now, const char *what, const char *key,

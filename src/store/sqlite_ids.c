@@ -109,30 +109,43 @@ static envelope_status kek_conflict(const struct connection *c, uint32_t kek_id)
                        (unsigned)kek_id);
 }
 
-static envelope_status insert_kek(struct connection *c, const struct store_new_version *version)
+static envelope_status insert_kek(struct connection *c, uint32_t kek_id, const char *kek_uri, int64_t now)
 {
     struct query q = store_query(c, "INSERT INTO encryption_kek (kek_id, uri, created) VALUES (?, ?, ?)");
-    store_query_int(&q, version->kek_id);
-    store_query_text(&q, version->kek_uri);
-    store_query_int(&q, version->now);
+    store_query_int(&q, kek_id);
+    store_query_text(&q, kek_uri);
+    store_query_int(&q, now);
     return store_query_run(&q, NULL);
 }
 
-static envelope_status take_kek(struct connection *c, const struct store_new_version *version)
+static envelope_status check_kek(struct connection *c, uint32_t kek_id)
 {
-    struct store_ids now = {0};
-    envelope_status status = read_ids(c, version->kek_uri, &now);
+    struct query q = store_query(c, "SELECT 1 FROM encryption_kek WHERE kek_id = ?");
+    store_query_int(&q, kek_id);
+    bool found = false;
+    envelope_status status = store_query_row(&q, &found);
+    if (!status && !found)
+        return error_raise(ENVELOPE_E_KEK_UNKNOWN, "store %s: it has no KEK %u", c->sqlite->printed, (unsigned)kek_id);
+    return status;
+}
+
+envelope_status store_sqlite_take_kek(struct connection *c, uint32_t kek_id, const char *kek_uri, int64_t now)
+{
+    struct store_ids ids = {0};
+    if (!kek_uri)
+        return check_kek(c, kek_id);
+    envelope_status status = read_ids(c, kek_uri, &ids);
     if (status)
         return status;
-    if (now.kek_id != version->kek_id)
-        return kek_conflict(c, version->kek_id);
-    return now.kek_is_there ? ENVELOPE_OK : insert_kek(c, version);
+    if (ids.kek_id != kek_id)
+        return kek_conflict(c, kek_id);
+    return ids.kek_is_there ? ENVELOPE_OK : insert_kek(c, kek_id, kek_uri, now);
 }
 
 envelope_status store_sqlite_take_ids(struct connection *c, const struct store_new_version *version)
 {
     /* The KEK first: the last DEK id is next no more once it is taken. */
-    envelope_status status = version->kek_uri ? take_kek(c, version) : store_sqlite_check_kek(c, version->kek_id);
+    envelope_status status = store_sqlite_take_kek(c, version->kek_id, version->kek_uri, version->now);
     if (status)
         return status;
     return version->dek_id_is_next ? take_next(c, version->dek_id) : check_reserved(c, version->dek_id);

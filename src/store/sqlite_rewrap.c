@@ -1,69 +1,121 @@
-/* Moving versions and keys from one KEK to another. */
+/* Moving versions and keys from one KEK to another, many in one transaction. */
 #include "store/sqlite.h"
 
 #include <string.h>
 
 #include "base/error.h"
 
-envelope_status store_sqlite_check_kek(struct connection *c, uint32_t kek_id)
+/* One transaction's moves; each row has an outcome of its own, unless the database itself fails. */
+struct moving {
+    struct connection *c;
+    size_t moved;
+    uint32_t kek_id; /* this one was looked at last */
+    const char *kek_uri;
+    envelope_status kek_status;
+};
+
+/* What is about one row only, and leaves the others to be moved. */
+static bool is_of_row(envelope_status status)
 {
-    struct query q = store_query(c, "SELECT 1 FROM encryption_kek WHERE kek_id = ?");
-    store_query_int(&q, kek_id);
-    bool found = false;
-    envelope_status status = store_query_row(&q, &found);
-    if (!status && !found)
-        return error_raise(ENVELOPE_E_KEK_UNKNOWN, "store %s: it has no KEK %u", c->sqlite->printed, (unsigned)kek_id);
-    return status;
+    return status == ENVELOPE_E_STORE_CONFLICT || status == ENVELOPE_E_VERSION_STATE ||
+           status == ENVELOPE_E_VERSION_UNKNOWN || status == ENVELOPE_E_KEY_STATE || status == ENVELOPE_E_KEY_UNKNOWN ||
+           status == ENVELOPE_E_KEK_UNKNOWN;
 }
 
-static envelope_status update_blob(struct connection *c, uint32_t dek_id, const struct store_rewrap *move)
+/* Rows that follow each other mostly move to the same KEK. One that failed is looked at again, for its error. */
+static envelope_status take_kek(struct moving *moving, uint32_t kek_id, const char *uri, int64_t now)
 {
-    struct query q =
-        store_query(c, "UPDATE encryption_key_version SET kek_id = ?, encrypted_key_blob = ? WHERE dek_id = ?");
+    if (moving->kek_id == kek_id && moving->kek_uri == uri && !moving->kek_status)
+        return ENVELOPE_OK;
+    moving->kek_id = kek_id;
+    moving->kek_uri = uri;
+    moving->kek_status = store_sqlite_take_kek(moving->c, kek_id, uri, now);
+    return moving->kek_status;
+}
+
+/* The change counter once for all. Where nothing moved, a KEK's row that was made for it goes again. */
+static envelope_status finish(struct moving *moving, envelope_status status)
+{
+    if (!status && moving->moved > 0)
+        status = store_sqlite_raise_counter(moving->c);
+    if (status || moving->moved > 0)
+        return store_sqlite_end(moving->c, status);
+    (void)store_sqlite_end(moving->c, ENVELOPE_E_STORE_CONFLICT); /* rolls back; the rows have their own outcomes */
+    return ENVELOPE_OK;
+}
+
+/* ---- versions ---- */
+
+/* Moved if it is as it was read. *number 0: it is not. */
+static envelope_status compare_and_set(struct connection *c, const struct store_version_move *move,
+                                       char name[KEY_NAME_MAX + 1], uint32_t *number)
+{
+    static const char sql[] =
+        "UPDATE encryption_key_version SET kek_id = ?, encrypted_key_blob = ? "
+        "WHERE dek_id = ? AND kek_id = ? AND encrypted_key_blob = ? "
+        "RETURNING version, (SELECT name FROM encryption_key k WHERE k.key_id = encryption_key_version.key_id)";
+    struct query q = store_query(c, sql);
     store_query_int(&q, move->kek_id);
     store_query_blob(&q, move->blob, move->blob_length);
-    store_query_int(&q, dek_id);
-    return store_query_run(&q, NULL);
-}
-
-static bool is_as_read(const struct store_version *version, const struct store_rewrap *move)
-{
-    return version->kek_id == move->from_kek_id && version->blob_length == move->from_length &&
-           memcmp(version->blob, move->from_blob, move->from_length) == 0;
-}
-
-static envelope_status rewrap(struct connection *c, const struct store_version *version,
-                              const struct store_rewrap *move, const struct store_actor *actor)
-{
-    if (version->state == STORE_VERSION_DESTROYED)
-        return error_raise(ENVELOPE_E_VERSION_STATE,
-                           "version %u of key \"%s\" is destroyed: there is nothing to rewrap",
-                           (unsigned)version->version, version->key_name);
-    if (!is_as_read(version, move))
-        return error_raise(ENVELOPE_E_STORE_CONFLICT,
-                           "version %u of key \"%s\" was rewrapped by somebody else: it is under KEK %u",
-                           (unsigned)version->version, version->key_name, (unsigned)version->kek_id);
-    envelope_status status = store_sqlite_check_kek(c, move->kek_id);
-    if (!status)
-        status = update_blob(c, version->dek_id, move);
-    return status ? status : store_sqlite_note(c, move->now, "rewrap", version->key_name, version->version, actor);
-}
-
-envelope_status store_sqlite_version_rewrap(store *opened, uint32_t dek_id, const struct store_rewrap *move,
-                                            const struct store_actor *actor)
-{
-    struct connection *c;
-    struct store_version version = {0};
-    envelope_status status = store_sqlite_begin(store_sqlite_of(opened), TRANSACTION_WRITE, &c);
-    if (status)
+    store_query_int(&q, move->dek_id);
+    store_query_int(&q, move->from_kek_id);
+    store_query_blob(&q, move->from_blob, move->from_length);
+    bool found = false;
+    *number = 0;
+    envelope_status status = store_query_row(&q, &found);
+    if (status || !found)
         return status;
-    status = store_sqlite_get_version(c, dek_id, &version);
-    if (!status)
-        status = rewrap(c, &version, move, actor);
-    status = store_sqlite_end(c, status);
+    *number = store_query_get_u32(&q, 0);
+    const char *text = store_query_get_text(&q, 1, KEY_NAME_MAX);
+    memcpy(name, text, strlen(text) + 1);
+    return store_query_sound(&q, "encryption_key_version", move->dek_id);
+}
+
+static envelope_status why_not(struct connection *c, const struct store_version_move *move)
+{
+    struct store_version version = {0};
+    envelope_status status = store_sqlite_get_version(c, move->dek_id, &version);
+    if (!status && version.state == STORE_VERSION_DESTROYED)
+        status =
+            error_raise(ENVELOPE_E_VERSION_STATE, "version %u of key \"%s\" is destroyed: there is nothing to rewrap",
+                        (unsigned)version.version, version.key_name);
+    else if (!status)
+        status = error_raise(ENVELOPE_E_STORE_CONFLICT,
+                             "version %u of key \"%s\" was rewrapped by somebody else: it is under KEK %u",
+                             (unsigned)version.version, version.key_name, (unsigned)version.kek_id);
     store_version_clear(&version);
     return status;
 }
+
+static envelope_status move_version(struct moving *moving, const struct store_version_move *move)
+{
+    char name[KEY_NAME_MAX + 1];
+    uint32_t number = 0;
+    envelope_status status = take_kek(moving, move->kek_id, move->kek_uri, move->now);
+    if (!status)
+        status = compare_and_set(moving->c, move, name, &number);
+    if (!status && number == 0)
+        status = why_not(moving->c, move);
+    if (!status)
+        status = store_sqlite_add_history(moving->c, move->now, "rewrap", name, number, "ok", &move->actor);
+    return status;
+}
+
+envelope_status store_sqlite_versions_rewrap(store *opened, struct store_version_move *moves, size_t count)
+{
+    struct moving moving = {0};
+    envelope_status status = store_sqlite_begin(store_sqlite_of(opened), TRANSACTION_WRITE, &moving.c);
+    if (status)
+        return status;
+    for (size_t i = 0; i < count && !status; i++) {
+        moves[i].status = move_version(&moving, &moves[i]);
+        moving.moved += !moves[i].status;
+        status = is_of_row(moves[i].status) ? ENVELOPE_OK : moves[i].status;
+    }
+    return finish(&moving, status);
+}
+
+/* ---- keys ---- */
 
 static envelope_status update_key(struct connection *c, int64_t key_id, uint32_t kek_id)
 {
@@ -73,32 +125,38 @@ static envelope_status update_key(struct connection *c, int64_t key_id, uint32_t
     return store_query_run(&q, NULL);
 }
 
-static envelope_status set_kek(struct connection *c, const char *name, uint32_t from_kek_id, uint32_t kek_id,
-                               int64_t now, const struct store_actor *actor)
+static envelope_status move_key(struct moving *moving, const struct store_key_move *move)
 {
     struct store_key key;
     int64_t key_id = 0;
     bool found = false;
-    envelope_status status = store_sqlite_get_key(c, name, &key_id, &key, &found);
+    envelope_status status = store_sqlite_get_key(moving->c, move->name, &key_id, &key, &found);
     if (status)
         return status;
     if (!found)
-        return store_sqlite_unknown_key(c, name);
+        return store_sqlite_unknown_key(moving->c, move->name);
     if (key.state == STORE_KEY_DESTROYED)
-        return error_raise(ENVELOPE_E_KEY_STATE, "key \"%s\" is destroyed: it gets no new KEK", name);
-    if (key.kek_id != from_kek_id)
+        return error_raise(ENVELOPE_E_KEY_STATE, "key \"%s\" is destroyed: it gets no new KEK", move->name);
+    if (key.kek_id != move->from_kek_id)
         return error_raise(ENVELOPE_E_STORE_CONFLICT, "key \"%s\" is under KEK %u, not %u; somebody else moved it",
-                           name, (unsigned)key.kek_id, (unsigned)from_kek_id);
-    status = store_sqlite_check_kek(c, kek_id);
+                           move->name, (unsigned)key.kek_id, (unsigned)move->from_kek_id);
+    status = take_kek(moving, move->kek_id, move->kek_uri, move->now);
     if (!status)
-        status = update_key(c, key_id, kek_id);
-    return status ? status : store_sqlite_note(c, now, "set-kek", name, 0, actor);
+        status = update_key(moving->c, key_id, move->kek_id);
+    return status ? status
+                  : store_sqlite_add_history(moving->c, move->now, "set-kek", move->name, 0, "ok", &move->actor);
 }
 
-envelope_status store_sqlite_key_set_kek(store *opened, const char *name, uint32_t from_kek_id, uint32_t kek_id,
-                                         int64_t now, const struct store_actor *actor)
+envelope_status store_sqlite_keys_set_kek(store *opened, struct store_key_move *moves, size_t count)
 {
-    struct connection *c;
-    envelope_status status = store_sqlite_begin(store_sqlite_of(opened), TRANSACTION_WRITE, &c);
-    return status ? status : store_sqlite_end(c, set_kek(c, name, from_kek_id, kek_id, now, actor));
+    struct moving moving = {0};
+    envelope_status status = store_sqlite_begin(store_sqlite_of(opened), TRANSACTION_WRITE, &moving.c);
+    if (status)
+        return status;
+    for (size_t i = 0; i < count && !status; i++) {
+        moves[i].status = move_key(&moving, &moves[i]);
+        moving.moved += !moves[i].status;
+        status = is_of_row(moves[i].status) ? ENVELOPE_OK : moves[i].status;
+    }
+    return finish(&moving, status);
 }

@@ -125,7 +125,7 @@ envelope_status store_sqlite_version_of(store *opened, const char *name, uint32_
 
 static envelope_status read_versions(struct query *q, struct store_version **versions, size_t *count)
 {
-    for (size_t capacity = 0;;) {
+    for (size_t capacity = *count;;) {
         bool found = false;
         envelope_status status = store_query_row(q, &found);
         if (status || !found)
@@ -165,19 +165,69 @@ static envelope_status list_of_key(struct connection *c, const char *name, struc
     return !status && *count == 0 ? store_sqlite_unknown_key(c, name) : status;
 }
 
-envelope_status store_sqlite_versions(store *opened, const char *name, struct store_version **versions, size_t *count)
+static envelope_status checked(envelope_status status, struct store_version **versions, size_t *count)
 {
-    struct connection *c;
-    envelope_status status = store_sqlite_begin(store_sqlite_of(opened), TRANSACTION_READ, &c);
-    if (status)
-        return status;
-    status = store_sqlite_end(c, name ? list_of_key(c, name, versions, count) : list_all(c, versions, count));
     if (status) {
         store_versions_free(*versions, *count);
         *versions = NULL;
         *count = 0;
     }
     return status;
+}
+
+envelope_status store_sqlite_versions(store *opened, const char *name, struct store_version **versions, size_t *count)
+{
+    struct connection *c;
+    envelope_status status = store_sqlite_begin(store_sqlite_of(opened), TRANSACTION_READ, &c);
+    if (status)
+        return status;
+    status = name ? list_of_key(c, name, versions, count) : list_all(c, versions, count);
+    return checked(store_sqlite_end(c, status), versions, count);
+}
+
+static envelope_status page_of_key(struct connection *c, const char *name, uint32_t after, size_t limit,
+                                   struct store_version **versions, size_t *count)
+{
+    static const char sql[] = "SELECT " VERSION_COLUMNS " FROM encryption_key_version v "
+                              "JOIN encryption_key k ON k.key_id = v.key_id WHERE k.name = ? AND v.version > ? "
+                              "ORDER BY v.version LIMIT ?";
+    struct query q = store_query(c, sql);
+    store_query_text(&q, name);
+    store_query_int(&q, after);
+    store_query_int(&q, (int64_t)limit);
+    return read_versions(&q, versions, count);
+}
+
+/* CROSS JOIN: the keys in their order, of each its versions in theirs; so nothing is sorted for every page. */
+static envelope_status page_of_keys(struct connection *c, const char *behind, const char *last, size_t limit,
+                                    struct store_version **versions, size_t *count)
+{
+    static const char sql[] = "SELECT " VERSION_COLUMNS " FROM encryption_key k CROSS JOIN encryption_key_version v "
+                              "ON v.key_id = k.key_id WHERE k.name > ? AND k.name <= ? "
+                              "ORDER BY k.name, v.version LIMIT ?";
+    struct query q = store_query(c, sql);
+    store_query_text(&q, behind);
+    store_query_text(&q, last);
+    store_query_int(&q, (int64_t)limit);
+    return read_versions(&q, versions, count);
+}
+
+static envelope_status page(struct connection *c, const char *first, uint32_t after, const char *last, size_t limit,
+                            struct store_version **versions, size_t *count)
+{
+    envelope_status status = page_of_key(c, first, after, limit, versions, count);
+    return status || *count == limit ? status : page_of_keys(c, first, last, limit - *count, versions, count);
+}
+
+envelope_status store_sqlite_versions_page(store *opened, const char *first, uint32_t after, const char *last,
+                                           size_t limit, struct store_version **versions, size_t *count)
+{
+    struct connection *c;
+    size_t at_most = limit < INT64_MAX ? limit : INT64_MAX;
+    envelope_status status = store_sqlite_begin(store_sqlite_of(opened), TRANSACTION_SNAPSHOT, &c);
+    if (status)
+        return status;
+    return checked(store_sqlite_end(c, page(c, first, after, last, at_most, versions, count)), versions, count);
 }
 
 /* ---- states ---- */

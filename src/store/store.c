@@ -269,6 +269,19 @@ envelope_status store_versions(store *opened, const char *name, struct store_ver
     return status ? status : opened->engine->versions(opened, name, versions, count);
 }
 
+envelope_status store_versions_page(store *opened, const char *first, uint32_t after, const char *last, size_t limit,
+                                    struct store_version **versions, size_t *count)
+{
+    *versions = NULL;
+    *count = 0;
+    envelope_status status = check_name(first);
+    if (!status)
+        status = check_name(last);
+    if (!status && limit == 0)
+        status = argument("a page has room for one version at least");
+    return status ? status : opened->engine->versions_page(opened, first, after, last, limit, versions, count);
+}
+
 void store_version_clear(struct store_version *version)
 {
     free(version->blob);
@@ -316,28 +329,105 @@ static bool is_blob(const uint8_t *blob, size_t length)
     return blob && length >= 1 && length <= STORE_BLOB_MAX;
 }
 
-envelope_status store_version_rewrap(store *opened, uint32_t dek_id, const struct store_rewrap *move,
-                                     const struct store_actor *actor)
-{
-    if (!move || !is_blob(move->from_blob, move->from_length) || !is_blob(move->blob, move->blob_length))
-        return argument("a version is rewrapped from one blob to another, each of 1 to 65,535 bytes");
-    if (move->from_kek_id == 0 || move->kek_id == 0)
-        return argument("a version is rewrapped from one KEK to another, or the same");
+/* While the engine works, the cleaned one stands in the move. */
+struct actor_of_move {
     struct clean_actor clean;
-    envelope_status status = clean_actor(&clean, actor);
-    return status ? status : opened->engine->version_rewrap(opened, dek_id, move, &clean.actor);
+    struct store_actor given;
+};
+
+static struct actor_of_move *new_actors(size_t count)
+{
+    if (count > STORE_MOVES_MAX) {
+        error_raise(ENVELOPE_E_ARGUMENT, "store: %zu moves in one call; at most %d", count, (int)STORE_MOVES_MAX);
+        return NULL;
+    }
+    struct actor_of_move *actors = malloc((count + 1) * sizeof *actors);
+    if (!actors)
+        error_raise(ENVELOPE_E_NO_MEMORY, "out of memory while the store is changed");
+    return actors;
 }
 
-envelope_status store_key_set_kek(store *opened, const char *name, uint32_t from_kek_id, uint32_t kek_id, int64_t now,
-                                  const struct store_actor *actor)
+static envelope_status put_actor(struct actor_of_move *actors, struct store_actor *actor)
 {
-    struct clean_actor clean;
-    envelope_status status = check_name(name);
-    if (!status && (from_kek_id == 0 || kek_id == 0))
-        status = argument("a key moves from one KEK to another");
+    actors->given = *actor;
+    envelope_status status = clean_actor(&actors->clean, actor);
     if (!status)
-        status = clean_actor(&clean, actor);
-    return status ? status : opened->engine->key_set_kek(opened, name, from_kek_id, kek_id, now, &clean.actor);
+        *actor = actors->clean.actor;
+    return status;
+}
+
+static envelope_status check_keks(uint32_t from, uint32_t to, const char *uri)
+{
+    if (from == 0 || to == 0)
+        return argument("versions and keys move from one KEK to another, or the same");
+    return uri ? check_kek_uri(uri) : ENVELOPE_OK;
+}
+
+static envelope_status check_version_move(const struct store_version_move *move)
+{
+    if (!is_blob(move->from_blob, move->from_length) || !is_blob(move->blob, move->blob_length))
+        return argument("a version is rewrapped from one blob to another, each of 1 to 65,535 bytes");
+    return check_keks(move->from_kek_id, move->kek_id, move->kek_uri);
+}
+
+envelope_status store_versions_rewrap(store *opened, struct store_version_move *moves, size_t count)
+{
+    size_t put = 0;
+    struct actor_of_move *actors = new_actors(count);
+    envelope_status status = actors ? ENVELOPE_OK : error_status();
+    for (; !status && put < count; put += !status) {
+        status = check_version_move(&moves[put]);
+        if (!status)
+            status = put_actor(&actors[put], &moves[put].actor);
+    }
+    if (!status && count > 0)
+        status = opened->engine->versions_rewrap(opened, moves, count);
+    while (put-- > 0)
+        moves[put].actor = actors[put].given;
+    free(actors);
+    return status;
+}
+
+envelope_status store_version_rewrap(store *opened, const struct store_version_move *move)
+{
+    if (!move)
+        return argument("nothing to move");
+    struct store_version_move one = *move;
+    envelope_status status = store_versions_rewrap(opened, &one, 1);
+    return status ? status : one.status;
+}
+
+static envelope_status check_key_move(const struct store_key_move *move)
+{
+    envelope_status status = check_name(move->name);
+    return status ? status : check_keks(move->from_kek_id, move->kek_id, move->kek_uri);
+}
+
+envelope_status store_keys_set_kek(store *opened, struct store_key_move *moves, size_t count)
+{
+    size_t put = 0;
+    struct actor_of_move *actors = new_actors(count);
+    envelope_status status = actors ? ENVELOPE_OK : error_status();
+    for (; !status && put < count; put += !status) {
+        status = check_key_move(&moves[put]);
+        if (!status)
+            status = put_actor(&actors[put], &moves[put].actor);
+    }
+    if (!status && count > 0)
+        status = opened->engine->keys_set_kek(opened, moves, count);
+    while (put-- > 0)
+        moves[put].actor = actors[put].given;
+    free(actors);
+    return status;
+}
+
+envelope_status store_key_set_kek(store *opened, const struct store_key_move *move)
+{
+    if (!move)
+        return argument("nothing to move");
+    struct store_key_move one = *move;
+    envelope_status status = store_keys_set_kek(opened, &one, 1);
+    return status ? status : one.status;
 }
 
 /* ---- message budget ---- */

@@ -168,6 +168,12 @@ envelope_status store_version_find(store *opened, uint32_t dek_id, struct store_
 envelope_status store_version_of(store *opened, const char *name, uint32_t number, struct store_version *version);
 /* All versions of one key, or of all keys (name NULL), ordered by key and version. store_versions_free(). */
 envelope_status store_versions(store *opened, const char *name, struct store_version **versions, size_t *count);
+/*
+ * A page of all versions in that order, at most `limit`: from key `first`, of which those up to number `after` are left
+ * out, to key `last`. Neither has to be there. store_versions_free().
+ */
+envelope_status store_versions_page(store *opened, const char *first, uint32_t after, const char *last, size_t limit,
+                                    struct store_version **versions, size_t *count);
 void store_version_clear(struct store_version *version);
 void store_versions_free(struct store_version *versions, size_t count);
 
@@ -187,28 +193,50 @@ envelope_status store_version_set_state(store *opened, uint32_t dek_id, enum sto
 envelope_status store_key_set_state(store *opened, const char *name, enum store_key_state from, enum store_key_state to,
                                     int64_t now, const struct store_actor *actor);
 
+/* ---- another KEK ---- */
+
+enum { STORE_MOVES_MAX = 256 }; /* of one call, so that nobody waits long for its transaction */
+
 /* A DEK of old, wrapped anew: the version stays, its KEK and blob are others. */
-struct store_rewrap {
+struct store_version_move {
+    uint32_t dek_id;
     uint32_t from_kek_id; /* as the version was read; else somebody else changed it meanwhile */
     const uint8_t *from_blob;
     size_t from_length;
-    uint32_t kek_id; /* may be the same one */
+    uint32_t kek_id;     /* may be the same one */
+    const char *kek_uri; /* of store_next_ids(): the KEK's row is made if it is not there. NULL: it is there */
     const uint8_t *blob;
     size_t blob_length;
     int64_t now;
+    struct store_actor actor;
+    envelope_status status; /* what became of it: ENVELOPE_OK, moved; else why it is as it was */
 };
 /*
- * ENVELOPE_E_STORE_CONFLICT if KEK or blob are not what they were; ENVELOPE_E_VERSION_STATE if it is destroyed;
- * ENVELOPE_E_KEK_UNKNOWN. Every other state may be moved, so that an old KEK can go for good.
+ * In one transaction, but each by itself: those that cannot be moved are as they were, their status says why, and the
+ * others are moved. ENVELOPE_E_STORE_CONFLICT if KEK or blob are not what they were, or if the id of the KEK is another
+ * one's; ENVELOPE_E_VERSION_UNKNOWN; ENVELOPE_E_VERSION_STATE if it is destroyed; ENVELOPE_E_KEK_UNKNOWN. Every other
+ * state may be moved, so that an old KEK can go for good. An error that is returned: nothing was moved. Where nothing
+ * is moved, no KEK's row is made.
  */
-envelope_status store_version_rewrap(store *opened, uint32_t dek_id, const struct store_rewrap *move,
-                                     const struct store_actor *actor);
+envelope_status store_versions_rewrap(store *opened, struct store_version_move *moves, size_t count);
+/* One; its status is returned, and raised. */
+envelope_status store_version_rewrap(store *opened, const struct store_version_move *move);
+
+/* The KEK for versions made from now on. A rotation under way with the old one is refused (STORE_CONFLICT). */
+struct store_key_move {
+    const char *name;
+    uint32_t from_kek_id, kek_id;
+    const char *kek_uri; /* as above */
+    int64_t now;
+    struct store_actor actor;
+    envelope_status status;
+};
 /*
- * The KEK for versions made from now on. ENVELOPE_E_STORE_CONFLICT if it is not from_kek_id; ENVELOPE_E_KEK_UNKNOWN,
- * ENVELOPE_E_KEY_STATE if the key is destroyed. A rotation under way with the old KEK is refused (STORE_CONFLICT).
+ * The same for keys. ENVELOPE_E_STORE_CONFLICT if the key's KEK is not from_kek_id, or the id another one's;
+ * ENVELOPE_E_KEK_UNKNOWN, ENVELOPE_E_KEY_UNKNOWN, ENVELOPE_E_KEY_STATE if the key is destroyed.
  */
-envelope_status store_key_set_kek(store *opened, const char *name, uint32_t from_kek_id, uint32_t kek_id, int64_t now,
-                                  const struct store_actor *actor);
+envelope_status store_keys_set_kek(store *opened, struct store_key_move *moves, size_t count);
+envelope_status store_key_set_kek(store *opened, const struct store_key_move *move);
 
 /* ---- message budget ---- */
 

@@ -19,6 +19,7 @@ int store_conformance(const struct store_factory *factory)
     failed += conformance_keys_group();
     failed += conformance_states_group();
     failed += conformance_rewrap_group();
+    failed += conformance_moves_group();
     failed += conformance_history_group();
     failed += conformance_processes_group();
     return failed;

@@ -73,6 +73,7 @@ int conformance_ids_group(void);
 int conformance_keys_group(void);
 int conformance_states_group(void);
 int conformance_rewrap_group(void);
+int conformance_moves_group(void);
 int conformance_history_group(void);
 int conformance_processes_group(void);
 
