@@ -3,6 +3,8 @@
  *
  * bao_backend.c  settings checked, calls handed out
  * bao_auth.c     logging in and renewing
+ * bao_denied.c   is a login over, or does its policy not allow what was asked?
+ * bao_lockout.c  refused secret ids, not to be sent again for a while
  * bao_keys.c     list, describe, create, delete
  * bao_versions.c versions of keys: read, rotate, limits
  * bao_crypto.c   encrypt, decrypt, rewrap, data keys, random
@@ -33,6 +35,8 @@ enum {
     BAO_BATCH_BYTES = 1 << 19
 };
 
+struct bao_lockout; /* bao_lockout.c */
+
 /* The read-only state. Texts are owned; settings outlive it. */
 struct bao {
     const struct token_settings *settings;
@@ -40,6 +44,7 @@ struct bao {
     char *mount;      /* "transit" */
     char *auth_mount; /* "auth/approle" */
     enum bao_auth auth;
+    struct bao_lockout *lockout; /* with a lock of its own */
 };
 
 /* What a call remembers between its steps (call->work). */
@@ -49,6 +54,7 @@ struct bao_work {
     struct names names;       /* LIST: the keys to describe */
     size_t denied;            /* of them, so far */
     uint32_t version, oldest; /* OAEP decryption: the key version tried, the last one to try */
+    char *refused;            /* the text of a refusal, while the token is asked about */
     json_t *root;             /* the reply in hand, and the secrets taken out of it */
     struct json_taken taken;
 };
@@ -66,6 +72,13 @@ struct bao_work *bao_work(struct backend_call *call);
 
 enum backend_step bao_authenticate(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                                    struct http_request *request);
+/*
+ * A login that was denied something (REAUTH) is asked about before another is made; the next replies go to
+ * bao_denied_judge, as long as bao_denied_asks.
+ */
+enum backend_step bao_denied_ask(const struct bao *bao, struct backend_call *call, struct http_request *request);
+bool bao_denied_asks(const struct backend_call *call);
+enum backend_step bao_denied_judge(struct backend_call *call, const struct http_reply *reply);
 enum backend_step bao_list(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                            struct http_request *request);
 enum backend_step bao_describe(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
@@ -94,6 +107,15 @@ enum backend_step bao_set_versions(const struct bao *bao, struct backend_call *c
                                    struct http_request *request);
 enum backend_step bao_batch(const struct bao *bao, struct backend_call *call, const struct http_reply *reply,
                             struct http_request *request);
+
+/* ---- refused logins (bao_lockout.c) ---- */
+
+struct bao_lockout *bao_lockout_new(void); /* NULL with the error raised */
+void bao_lockout_free(struct bao_lockout *lockout);
+/* This login, a request's body, was refused for its credentials. */
+void bao_lockout_note(struct bao_lockout *lockout, const struct buffer *login);
+/* For how long (microseconds) this login is not to be sent; 0: it may be. */
+int64_t bao_lockout_left(struct bao_lockout *lockout, const struct buffer *login);
 
 /* ---- requests (bao_message.c) ---- */
 

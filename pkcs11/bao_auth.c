@@ -63,6 +63,8 @@ static enum backend_step make_credentials(const struct bao *bao, struct backend_
     if (!call->made)
         return backend_fail(call, CKR_HOST_MEMORY, ENVELOPE_E_NO_MEMORY);
     credentials_set_source(call->made, sources[bao->auth]);
+    /* Not minutes before the end, as others: what keeps the server away for so long would end a token from a file. */
+    credentials_set_early(call->made, expires ? lease * CLOCK_SECOND / 2 : 0);
     return BACKEND_DONE;
 }
 
@@ -125,6 +127,16 @@ static bool login_body(const struct bao *bao, struct backend_call *call, struct 
     return body_file(call, request, "jwt", settings->jwt_file ? settings->jwt_file : service_account_token);
 }
 
+static enum backend_step not_sent_again(const struct bao *bao, struct backend_call *call, int64_t left)
+{
+    return backend_fail(call, CKR_USER_NOT_LOGGED_IN,
+                        error_raise(ENVELOPE_E_HSM_LOGIN,
+                                    "OpenBao token \"%s\": login by %s was refused, and is not tried again with the "
+                                    "same credentials for %" PRId64 " s, since the server locks a role out after some "
+                                    "tries; new ones are used at once",
+                                    bao->settings->label, sources[bao->auth], left / CLOCK_SECOND + 1));
+}
+
 static enum backend_step login_send(const struct bao *bao, struct backend_call *call, struct http_request *request)
 {
     if (has_pin(call) && bao->auth != BAO_AUTH_APPROLE)
@@ -136,7 +148,9 @@ static enum backend_step login_send(const struct bao *bao, struct backend_call *
     request->once = bao->auth == BAO_AUTH_APPROLE; /* a secret id may be good for one login only */
     if (!login_body(bao, call, request))
         return BACKEND_FAILED;
-    return bao_send(call, request, LOGIN);
+    enum backend_step step = bao_send(call, request, LOGIN);
+    int64_t left = step == BACKEND_SEND && !has_pin(call) ? bao_lockout_left(bao->lockout, &request->body) : 0;
+    return left ? not_sent_again(bao, call, left) : step;
 }
 
 /* auth.client_token and its lease, from a login or a renewal. */
@@ -182,6 +196,8 @@ static enum backend_step login_step(const struct bao *bao, struct backend_call *
         return step;
     if (call->stage == RENEW)
         return login_send(bao, call, request);
+    if (bao->auth == BAO_AUTH_APPROLE && step == BACKEND_FAILED)
+        bao_lockout_note(bao->lockout, &request->body);
     return login_refused(bao, call, "check the role and the credentials named in kms.cnf");
 }
 

@@ -23,6 +23,7 @@ static void work_free(void *memory)
 {
     struct bao_work *work = memory;
     buffer_clear(&work->secret);
+    free(work->refused);
     json_decref(work->root);
     json_taken_clear(&work->taken);
     names_clear(&work->names);
@@ -95,6 +96,7 @@ static void bao_close(void *state)
     free(bao->base);
     free(bao->mount);
     free(bao->auth_mount);
+    bao_lockout_free(bao->lockout);
     free(bao);
 }
 
@@ -105,6 +107,8 @@ static envelope_status bao_open(const struct token_settings *settings, void **st
         return error_raise(ENVELOPE_E_NO_MEMORY, "no memory for the OpenBao token \"%s\"", settings->label);
     bao->settings = settings;
     envelope_status status = check_auth(settings, &bao->auth);
+    if (!status && !(bao->lockout = bao_lockout_new()))
+        status = ENVELOPE_E_NO_MEMORY;
     if (!status)
         status = check_address(settings, &bao->base);
     if (!status)
@@ -159,7 +163,11 @@ static enum backend_step hand_out(const struct bao *state, struct backend_call *
 static enum backend_step bao_step(const void *state, struct backend_call *call, const struct http_reply *reply,
                                   struct http_request *request)
 {
-    enum backend_step step = hand_out(state, call, reply, request);
+    enum backend_step step;
+    if (reply && bao_denied_asks(call))
+        step = bao_denied_judge(call, reply);
+    else if ((step = hand_out(state, call, reply, request)) == BACKEND_REAUTH)
+        step = bao_denied_ask(state, call, request);
     bao_forget_reply(call);
     return refusal_forget(call, step);
 }

@@ -7,7 +7,7 @@
 
 struct credentials {
     atomic_uint references;
-    int64_t expires;
+    int64_t expires, early;
     const char *source;
     const char *id, *secret, *token; /* within texts */
     char texts[];
@@ -32,6 +32,7 @@ struct credentials *credentials_new(const char *id, const char *secret, const ch
     made->secret = copies[1];
     made->token = copies[2];
     made->expires = expires;
+    made->early = 0;
     made->source = "";
     atomic_init(&made->references, 1);
     return made;
@@ -55,6 +56,16 @@ const char *credentials_token(const struct credentials *credentials)
 int64_t credentials_expires(const struct credentials *credentials)
 {
     return credentials->expires;
+}
+
+void credentials_set_early(struct credentials *credentials, int64_t early)
+{
+    credentials->early = early;
+}
+
+int64_t credentials_early(const struct credentials *credentials)
+{
+    return credentials->early;
 }
 
 void credentials_set_source(struct credentials *credentials, const char *source)

@@ -17,6 +17,9 @@ const char *credentials_id(const struct credentials *credentials);
 const char *credentials_secret(const struct credentials *credentials);
 const char *credentials_token(const struct credentials *credentials);
 int64_t credentials_expires(const struct credentials *credentials);
+/* When they are to be renewed, if not shortly before they expire: this long before it. */
+void credentials_set_early(struct credentials *credentials, int64_t early);
+int64_t credentials_early(const struct credentials *credentials); /* 0: not set */
 /* Where they came from, for messages ("environment", "instance metadata"); static text. */
 void credentials_set_source(struct credentials *credentials, const char *source);
 const char *credentials_source(const struct credentials *credentials);

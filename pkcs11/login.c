@@ -7,7 +7,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-/* Renewed this long before the end, or in the last third of a shorter life. */
+/* Renewed this long before the end, or in the last third of a shorter life, where a backend does not say otherwise. */
 enum { EARLY_SECONDS = 300, EARLY_PART = 3, PAUSE_SECONDS = 30 };
 
 struct login {
@@ -55,16 +55,19 @@ static int64_t left_of(const struct credentials *credentials)
     return expires ? expires - clock_wall() : INT64_MAX;
 }
 
+/* How long before their end the credentials are renewed. With the lock held. */
+static int64_t early_of(const struct login *login)
+{
+    int64_t early = credentials_early(login->current), usual = EARLY_SECONDS * CLOCK_SECOND;
+    if (early)
+        return early;
+    return login->life / EARLY_PART < usual ? login->life / EARLY_PART : usual;
+}
+
 /* Good for now; with `early`, good for long enough not to be renewed yet. With the lock held. */
 static bool is_good(const struct login *login, bool early)
 {
-    int64_t need = 0;
-    if (early) {
-        need = EARLY_SECONDS * CLOCK_SECOND;
-        if (login->life / EARLY_PART < need)
-            need = login->life / EARLY_PART;
-    }
-    return login->current && left_of(login->current) > need;
+    return login->current && left_of(login->current) > (early ? early_of(login) : 0);
 }
 
 /* With the lock held. False at the deadline. */

@@ -39,6 +39,7 @@ static void a_token_is_looked_up_and_renewed_when_half_its_life_is_over(void **u
     assert_int_equal(reply(&bench, 200, lookup_reply), BACKEND_DONE);
     assert_string_equal(credentials_token(bench.call.made), "hvs.mine");
     assert_true(seconds_left(&bench) > 2990 && seconds_left(&bench) <= 3000);
+    assert_int_equal(credentials_early(bench.call.made), 1500 * CLOCK_SECOND);
     bench_close(&bench);
 
     struct bench old = {.call.pin = "hvs.mine"};
@@ -65,6 +66,7 @@ static void a_token_is_looked_up_and_renewed_when_half_its_life_is_over(void **u
     begin(&root);
     assert_int_equal(reply(&root, 200, root_reply), BACKEND_DONE);
     assert_true(credentials_expires(root.call.made) == 0);
+    assert_int_equal(credentials_early(root.call.made), 0);
     bench_close(&root);
 }
 
@@ -175,6 +177,86 @@ static void a_refused_login_is_not_repeated_and_shows_no_secret(void **unused)
     }
 }
 
+static int64_t now = 1;
+
+static int64_t test_clock(void)
+{
+    return now;
+}
+
+static void write_secret_id(const char *path, const char *secret)
+{
+    FILE *file = fopen(path, "w");
+    assert_true(file && fputs(secret, file) >= 0 && fclose(file) == 0);
+}
+
+static void a_refused_secret_id_is_not_sent_again_until_the_server_has_forgotten_it(void **unused)
+{
+    (void)unused;
+    char path[] = "/tmp/envelope-secret-XXXXXX";
+    assert_true(close(mkstemp(path)) == 0);
+    write_secret_id(path, "s3cret");
+    clock_set_source(test_clock);
+    struct bench bench = {.settings = {.auth = (char *)"approle", .role = (char *)"role", .secret_id_file = path}};
+    authenticate(&bench);
+    forget_credentials(&bench);
+    begin(&bench);
+    assert_request(&bench, HTTP_POST, "auth/approle/login", "{\"role_id\":\"role\",\"secret_id\":\"s3cret\"}");
+    /* What is not about the credentials counts for nothing. */
+    reply(&bench, 503, "{\"errors\":[\"Vault is sealed\"]}");
+    begin(&bench);
+    assert_int_equal(bench.step, BACKEND_SEND);
+
+    reply(&bench, 400, "{\"errors\":[\"invalid role or secret ID\"]}");
+    assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "refused");
+    for (int i = 0; i < 3; i++) {
+        begin(&bench);
+        assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "not tried again");
+        assert_null(strstr(error_text(), "s3cret"));
+    }
+    write_secret_id(path, "another");
+    assert_int_equal(begin(&bench), BACKEND_SEND);
+    write_secret_id(path, "s3cret");
+    now += 15 * 60 * CLOCK_SECOND;
+    assert_int_equal(begin(&bench), BACKEND_FAILED);
+    now += 2 * 60 * CLOCK_SECOND;
+    assert_int_equal(begin(&bench), BACKEND_SEND);
+    clock_set_source(NULL);
+    bench_close(&bench);
+    unlink(path);
+}
+
+static void a_login_that_is_denied_something_is_looked_up_before_another_is_made(void **unused)
+{
+    (void)unused;
+    static const char lost[] =
+        "{\"errors\":[\"2 errors occurred:\\n\\t* permission denied\\n\\t* invalid token\\n\\n\"]}";
+    static const struct {
+        long status;
+        const char *body;
+        enum backend_step step;
+        const char *words;
+    } answers[] = {
+        {200, lookup_reply, BACKEND_FAILED, "the login is good, so its policy does not allow this"},
+        {403, denied, BACKEND_REAUTH, "cannot decrypt with key \"kek\""},
+        {403, lost, BACKEND_REAUTH, "cannot decrypt with key \"kek\""},
+        {503, "{\"errors\":[\"Vault is sealed\"]}", BACKEND_RETRY, "cannot decrypt with key \"kek\""},
+    };
+    for (size_t i = 0; i < sizeof answers / sizeof answers[0]; i++) {
+        struct bench bench = {.settings = {.auth = (char *)"approle", .role = (char *)"role"},
+                              .call = crypt_call(BACKEND_DECRYPT, blob, NULL)};
+        bench_open(&bench);
+        begin(&bench);
+        reply(&bench, 403, denied);
+        assert_request(&bench, HTTP_GET, "auth/token/lookup-self", "");
+        assert_true(has_header(&bench, "X-Vault-Token: hvs.secret"));
+        reply(&bench, answers[i].status, answers[i].body);
+        assert_refused(&bench, answers[i].step, CKR_USER_NOT_LOGGED_IN, answers[i].words);
+        assert_non_null(strstr(error_text(), "permission denied"));
+        bench_close(&bench);
+    }
+}
+
 static void certificates_and_service_accounts_log_in_at_their_mounts(void **unused)
 {
     (void)unused;
@@ -213,6 +295,8 @@ int main(void)
         cmocka_unit_test(a_refused_token_is_the_pins_fault_only_where_there_was_one),
         cmocka_unit_test(an_approle_logs_in_renews_and_logs_in_again),
         cmocka_unit_test(a_refused_login_is_not_repeated_and_shows_no_secret),
+        cmocka_unit_test(a_refused_secret_id_is_not_sent_again_until_the_server_has_forgotten_it),
+        cmocka_unit_test(a_login_that_is_denied_something_is_looked_up_before_another_is_made),
         cmocka_unit_test(certificates_and_service_accounts_log_in_at_their_mounts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
