@@ -73,6 +73,24 @@ static CURLSH *connections_get(void)
     return connections->share;
 }
 
+/*
+ * The answer of a server that fails, is sealed or stands by: it may be one of several behind one address, and the next
+ * request shall not be bound to it by a connection that is kept.
+ */
+static void connections_drop(void)
+{
+    struct connections *connections = pthread_getspecific(connections_key);
+    if (!connections || !connections->share)
+        return;
+    curl_share_cleanup(connections->share);
+    connections->share = NULL;
+}
+
+static bool another_may_do(long status)
+{
+    return status >= 500 || (status >= 300 && status < 400) || status == 472 || status == 473;
+}
+
 static CURL *handle_new(void)
 {
     if (http_setup())
@@ -382,6 +400,8 @@ envelope_status http_perform(const struct http_request *request, const struct ht
     if (reply->transport == HTTP_OK)
         curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &reply->status);
     curl_easy_cleanup(easy);
+    if (another_may_do(reply->status))
+        connections_drop();
     if (reply->transport == HTTP_OK)
         return ENVELOPE_OK;
     char text[CURL_ERROR_SIZE + 64];
