@@ -26,17 +26,22 @@ struct aws {
     char *endpoint;     /* https://kms.REGION.amazonaws.com, no trailing slash */
     char *sts_endpoint; /* https://sts.REGION.amazonaws.com */
     char *imds_endpoint;
+    char *ca_file; /* AWS_CA_BUNDLE or the profile's; NULL: none named */
 };
 
 /* --- aws_endpoint.c --- */
 envelope_status aws_open(const struct token_settings *settings, void **state);
 void aws_close(void *state);
+/* "true", in any case, as the SDKs read it. */
+bool aws_env_true(const char *variable);
 
 /* --- aws_request.c: one KMS action, signed; its body is begun with "{", for web_body_… --- */
 enum backend_step aws_request_open(const struct aws *aws, struct backend_call *call, const char *action,
                                    struct http_request *request);
 /* "name":{"envelope-aad":"<SHA-256 of aad in hex>"}; false with the error raised if libcrypto fails. */
 bool aws_add_context(struct http_request *request, const char *name, const uint8_t *aad, size_t length);
+/* ,"GrantTokens":["a","b"] from the setting "a, b"; nothing without one. A member must stand before. */
+void aws_add_grants(const struct aws *aws, struct http_request *request);
 /* The id a key of ours has in this region: a multi-region key's ARN is moved here. NULL with rv and error set. */
 char *aws_local_id(const struct aws *aws, struct backend_call *call, const char *key);
 /* Is name the ARN of the multi-region key id in another region? */
@@ -78,8 +83,10 @@ enum backend_step aws_read_public_key(struct backend_call *call, const struct ht
 struct aws_profile {
     struct buffer id, secret, token;
     char *role_arn, *source_profile, *credential_source, *external_id, *session_name;
-    char *web_identity_file, *region;
-    char *unsupported; /* the name of a key we cannot serve (credential_process, sso_session, …) */
+    char *web_identity_file, *region, *endpoint_url, *ca_bundle;
+    char *fips, *dualstack; /* "true" or anything else */
+    char *mfa;              /* mfa_serial: wanted with a role, and not to be had here */
+    char *unsupported;      /* the name of a key we cannot serve (credential_process, sso_session, …) */
     bool found;
 };
 /* name NULL: AWS_PROFILE, else "default". Missing files are no error; unreadable or malformed ones are. */

@@ -1,6 +1,7 @@
 /* Getting credentials: the plan's first source, then its roles by STS. */
 #include "aws.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -44,14 +45,25 @@ static enum backend_step bad_reply(struct backend_call *call, const char *who)
                         error_raise(ENVELOPE_E_HSM_LOGIN, "%s gave a reply without credentials", who));
 }
 
-/* "2026-11-22T23:04:05Z", perhaps with a fraction; 0 if it is no such time. */
+/* "2026-11-22T23:04:05Z", perhaps with a fraction, or +01:00 in the place of Z; 0 if it is no such time. */
 static int64_t time_of(const char *text)
 {
     struct tm tm = {0};
     const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
-    if (!rest || (*rest != 'Z' && *rest != '.' && *rest != '+'))
+    if (!rest)
         return 0;
-    return (int64_t)timegm(&tm) * CLOCK_SECOND;
+    if (*rest == '.')
+        rest += 1 + strspn(rest + 1, "0123456789");
+    int64_t east = 0;
+    unsigned hours, minutes;
+    if (*rest == '+' || *rest == '-') {
+        if (sscanf(rest + 1, "%2u:%2u", &hours, &minutes) != 2)
+            return 0;
+        east = (int64_t)(hours * 60 + minutes) * 60 * (*rest == '-' ? -1 : 1);
+    } else if (strcmp(rest, "Z") != 0) {
+        return 0;
+    }
+    return ((int64_t)timegm(&tm) - east) * CLOCK_SECOND;
 }
 
 /* --- STS --- */
@@ -61,6 +73,7 @@ static enum backend_step ask_sts(const struct aws *aws, struct backend_call *cal
 {
     http_request_clear(request);
     request->method = HTTP_POST;
+    request->ca_file = aws->ca_file;
     envelope_status status = http_request_url(request, "%s/", aws->sts_endpoint);
     if (!status)
         status = http_request_header(request, "Content-Type", "application/x-www-form-urlencoded; charset=utf-8");
@@ -119,11 +132,14 @@ static enum backend_step hold(struct backend_call *call, const struct buffer tex
     int64_t expires = texts[3].length ? time_of(buffer_text(&texts[3])) : 0;
     if (!texts[0].length || !texts[1].length || (texts[3].length && !expires))
         return bad_reply(call, source);
-    struct credentials *made =
-        credentials_new(buffer_text(&texts[0]), buffer_text(&texts[1]), buffer_text(&texts[2]), expires);
-    if (!made)
-        return fail(call, ENVELOPE_E_NO_MEMORY);
-    credentials_set_source(made, source);
+    for (size_t i = 0; i < 4; i++)
+        if (strlen(buffer_text(&texts[i])) != texts[i].length)
+            return bad_reply(call, source);
+    struct credentials *made = NULL;
+    envelope_status status = aws_credentials_make(buffer_text(&texts[0]), buffer_text(&texts[1]),
+                                                  buffer_text(&texts[2]), expires, source, &made);
+    if (status)
+        return fail(call, status);
     credentials_unref(auth->held);
     auth->held = made;
     return BACKEND_DONE;
@@ -143,6 +159,20 @@ static enum backend_step read_sts(struct backend_call *call, const struct http_r
 
 /* --- Container and instance --- */
 
+/* Instance metadata says with HTTP 200 that it has none, in "Code": its role was taken away, or cannot be assumed. */
+static enum backend_step no_keys(struct backend_call *call, const json_t *root, const char *source)
+{
+    const char *code = json_member(root, "Code"), *message = json_member(root, "Message");
+    char code_text[64], message_text[256];
+    if (!code || strcmp(code, "Success") == 0)
+        return bad_reply(call, source);
+    text_printable(code, strlen(code), code_text, sizeof code_text);
+    text_printable(message ? message : "", message ? strlen(message) : 0, message_text, sizeof message_text);
+    return backend_fail(
+        call, CKR_USER_NOT_LOGGED_IN,
+        error_raise(ENVELOPE_E_HSM_LOGIN, "%s gives no credentials: %s: %s", source, code_text, message_text));
+}
+
 static enum backend_step read_agent(struct backend_call *call, const struct http_reply *reply, const char *source)
 {
     struct buffer texts[4] = {{0}, {0}, {0}, {0}}, body = {0};
@@ -153,7 +183,11 @@ static enum backend_step read_agent(struct backend_call *call, const struct http
     buffer_append(&body, reply->body.bytes, reply->body.length);
     bool taken = json_take_secrets(&body, secrets, 4);
     json_t *root = json_read(&body);
-    enum backend_step step = taken && root ? hold(call, texts, source) : bad_reply(call, source);
+    enum backend_step step;
+    if (!taken || !root)
+        step = bad_reply(call, source);
+    else
+        step = texts[0].length ? hold(call, texts, source) : no_keys(call, root, source);
     json_decref(root);
     buffer_clear(&body);
     for (size_t i = 0; i < 4; i++)
@@ -213,12 +247,17 @@ static enum backend_step on_imds(const struct aws *aws, struct backend_call *cal
                                  struct http_request *request)
 {
     struct auth *auth = call->work;
+    /* An answer to a container is dropped on its way where the instance's hop limit is 1. */
+    if (reply->transport == HTTP_TIMED_OUT || reply->transport == HTTP_CUT)
+        return no_instance(call, "does not answer (in a container: is the instance's hop limit 2?)");
     if (reply->transport != HTTP_OK)
         return no_instance(call, "is not reachable");
     if (reply->status >= 500 || reply->status == 429) {
         (void)no_instance(call, "fails");
         return BACKEND_RETRY;
     }
+    if (reply->status != 200 && call->stage == STAGE_IMDS_TOKEN)
+        return no_instance(call, reply->status == 403 ? "is switched off" : "gives no session token (version 2)");
     if (reply->status != 200)
         return no_instance(call, reply->status == 404 ? "has no role for this instance" : "refuses");
     if (call->stage == STAGE_IMDS_TOKEN) {

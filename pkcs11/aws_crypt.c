@@ -46,27 +46,6 @@ static const char *action_of(const struct backend_call *call)
     }
 }
 
-/* "GrantTokens":["a","b"] from the setting "a, b". */
-static void add_grants(const struct aws *aws, struct http_request *request)
-{
-    const char *list = aws->settings->grant_tokens;
-    if (!list)
-        return;
-    buffer_append_text(&request->body, ",\"GrantTokens\":[");
-    bool first = true;
-    while (*(list += strspn(list, ", \t"))) {
-        char token[1024];
-        size_t length = strcspn(list, ", \t");
-        snprintf(token, sizeof token, "%.*s", (int)length, list);
-        if (!first)
-            buffer_append_text(&request->body, ",");
-        buffer_append_json(&request->body, token);
-        first = false;
-        list += length;
-    }
-    buffer_append_text(&request->body, "]");
-}
-
 static bool add_key(const struct aws *aws, struct backend_call *call, struct http_request *request, const char *name,
                     const char *key)
 {
@@ -144,7 +123,7 @@ static enum backend_step ask(const struct aws *aws, struct backend_call *call, s
     }
     if (!add_members(aws, call, request))
         return BACKEND_FAILED;
-    add_grants(aws, request);
+    aws_add_grants(aws, request);
     if (call->dry_run)
         buffer_append_text(&request->body, ",\"DryRun\":true");
     return web_body_close(call, request);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -11,90 +12,124 @@
 const char *const aws_source_names[] = {"auto",      "environment", "profile", "web-identity",
                                         "container", "instance",    NULL};
 
-/* The region: the setting, the environment, the profile. */
-static envelope_status find_region(const struct token_settings *settings, char **region)
+static bool is_true(const char *value)
 {
-    struct aws_profile profile = {0};
+    return value && strcasecmp(value, "true") == 0;
+}
+
+bool aws_env_true(const char *variable)
+{
+    return is_true(local_env(variable));
+}
+
+/* A switch of the environment goes before the profile's. */
+static bool is_on(const char *variable, const char *in_profile)
+{
+    const char *value = local_env(variable);
+    return is_true(value ? value : in_profile);
+}
+
+/* The region: the setting, the environment, the profile. */
+static envelope_status find_region(const struct token_settings *settings, const struct aws_profile *profile,
+                                   char **region)
+{
     const char *name = settings->region;
     if (!name)
         name = local_env("AWS_REGION");
     if (!name)
         name = local_env("AWS_DEFAULT_REGION");
-    if (!name) {
-        envelope_status status = aws_profile_read(settings->profile, &profile);
-        if (status)
-            return status;
-        name = profile.region;
-    }
-    envelope_status status = ENVELOPE_OK;
     if (!name)
-        status = error_raise(ENVELOPE_E_CONFIG, "[token %s]: region is missing; set it here or in AWS_REGION",
-                             settings->label);
-    else if (name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-")] || strlen(name) > 40)
-        status = error_raise(ENVELOPE_E_CONFIG, "[token %s]: region is not the name of a region", settings->label);
-    else if (!(*region = text_copy(name)))
-        status = ENVELOPE_E_NO_MEMORY;
-    aws_profile_clear(&profile);
-    return status;
+        name = profile->region;
+    if (!name)
+        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: region is missing; set it here or in AWS_REGION",
+                           settings->label);
+    if (name[strspn(name, "abcdefghijklmnopqrstuvwxyz0123456789-")] || strlen(name) > 40)
+        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: region is not the name of a region", settings->label);
+    *region = text_copy(name);
+    return *region ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
 }
 
-/* Regions whose names begin like this are of a partition with a domain of its own. */
-static const char *domain_of(const char *region)
+/* Regions whose names begin like this are of a partition with domains of its own; the last is all others'. */
+static const struct partition {
+    const char *regions, *domain;
+    const char *dualstack; /* NULL: the partition has no such endpoints */
+} partitions[] = {{"cn-", "amazonaws.com.cn", "api.amazonwebservices.com.cn"},
+                  {"eusc-", "amazonaws.eu", "api.amazonwebservices.eu"},
+                  {"us-iso-", "c2s.ic.gov", NULL},
+                  {"us-isob-", "sc2s.sgov.gov", NULL},
+                  {"us-isof-", "csp.hci.ic.gov", NULL},
+                  {"eu-isoe-", "cloud.adc-e.uk", NULL},
+                  {"", "amazonaws.com", "api.aws"}};
+
+static const struct partition *partition_of(const char *region)
 {
-    static const struct {
-        const char *regions, *domain;
-    } partitions[] = {{"cn-", "amazonaws.com.cn"},   {"eusc-", "amazonaws.eu"},      {"us-iso-", "c2s.ic.gov"},
-                      {"us-isob-", "sc2s.sgov.gov"}, {"us-isof-", "csp.hci.ic.gov"}, {"eu-isoe-", "cloud.adc-e.uk"}};
-    for (size_t i = 0; i < sizeof partitions / sizeof partitions[0]; i++)
-        if (strncmp(region, partitions[i].regions, strlen(partitions[i].regions)) == 0)
-            return partitions[i].domain;
-    return "amazonaws.com";
+    const struct partition *partition = partitions;
+    while (strncmp(region, partition->regions, strlen(partition->regions)) != 0)
+        partition++;
+    return partition;
 }
 
-static char *service_endpoint(const struct aws *aws, const char *service)
+static envelope_status service_endpoint(const struct aws *aws, const struct aws_profile *profile, const char *service,
+                                        char **endpoint)
 {
-    const char *variable = local_env("AWS_USE_FIPS_ENDPOINT");
-    bool fips = aws->settings->fips || (variable && strcmp(variable, "true") == 0);
+    const struct partition *partition = partition_of(aws->region);
+    bool fips = aws->settings->fips || is_on("AWS_USE_FIPS_ENDPOINT", profile->fips);
+    bool dualstack = is_on("AWS_USE_DUALSTACK_ENDPOINT", profile->dualstack);
+    if (dualstack && !partition->dualstack)
+        return error_raise(ENVELOPE_E_CONFIG,
+                           "[token %s]: region %s has no dual-stack endpoints (AWS_USE_DUALSTACK_ENDPOINT, or the "
+                           "profile's use_dualstack_endpoint)",
+                           aws->settings->label, aws->region);
     /* GovCloud's STS is FIPS by its plain name, and has no other. */
-    if (strcmp(service, "sts") == 0 && strncmp(aws->region, "us-gov-", 7) == 0)
+    if (strcmp(service, "sts") == 0 && strncmp(aws->region, "us-gov-", 7) == 0 && !dualstack)
         fips = false;
-    return text_format("https://%s%s.%s.%s", service, fips ? "-fips" : "", aws->region, domain_of(aws->region));
+    *endpoint = text_format("https://%s%s.%s.%s", service, fips ? "-fips" : "", aws->region,
+                            dualstack ? partition->dualstack : partition->domain);
+    return *endpoint ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
 }
 
-/* configured, else the service's own variable, else the general one, else the region's. */
-static envelope_status choose_endpoint(const struct aws *aws, const char *what, const char *configured,
-                                       const char *variable, const char *service, char **endpoint)
+/* configured, else the service's own variable, the general one, the profile's, the region's. */
+static envelope_status choose_endpoint(const struct aws *aws, const struct aws_profile *profile, const char *what,
+                                       const char *configured, const char *variable, const char *service,
+                                       char **endpoint)
 {
-    const char *url = configured ? configured : local_env(variable);
-    if (!url)
-        url = local_env("AWS_ENDPOINT_URL");
-    *endpoint = url ? text_copy(url) : service_endpoint(aws, service);
-    if (!*endpoint)
-        return ENVELOPE_E_NO_MEMORY;
-    size_t length = strlen(*endpoint);
-    if (length && (*endpoint)[length - 1] == '/')
-        (*endpoint)[length - 1] = '\0';
-    return web_check_endpoint(aws->settings, configured ? what : variable, *endpoint);
+    const char *const names[] = {what, variable, "AWS_ENDPOINT_URL", "the profile's endpoint_url"};
+    const char *const urls[] = {configured, local_env(variable), local_env("AWS_ENDPOINT_URL"), profile->endpoint_url};
+    size_t count = aws_env_true("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS") ? 1 : sizeof urls / sizeof urls[0];
+    for (size_t i = 0; i < count; i++)
+        if (urls[i])
+            return web_copy_endpoint(aws->settings, names[i], urls[i], endpoint);
+    return service_endpoint(aws, profile, service, endpoint);
+}
+
+/* For those who gave no ca-file in kms.cnf. */
+static envelope_status choose_ca_file(struct aws *aws, const struct aws_profile *profile)
+{
+    const char *path = local_env("AWS_CA_BUNDLE");
+    if (!path)
+        path = profile->ca_bundle;
+    aws->ca_file = path ? text_copy(path) : NULL;
+    return path && !aws->ca_file ? ENVELOPE_E_NO_MEMORY : ENVELOPE_OK;
 }
 
 /* IMDS speaks plain HTTP on its link-local address and nowhere else. */
 static envelope_status choose_imds(struct aws *aws)
 {
-    const char *url = aws->settings->imds_endpoint;
-    if (!url)
+    static const char four[] = "http://169.254.169.254", six[] = "http://[fd00:ec2::254]";
+    const char *url = aws->settings->imds_endpoint, *mode = local_env("AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE");
+    const char *name = "imds-endpoint";
+    if (!url) {
         url = local_env("AWS_EC2_METADATA_SERVICE_ENDPOINT");
+        name = "AWS_EC2_METADATA_SERVICE_ENDPOINT";
+    }
     if (!url)
-        url = "http://169.254.169.254";
-    aws->imds_endpoint = text_copy(url);
-    if (!aws->imds_endpoint)
-        return ENVELOPE_E_NO_MEMORY;
-    size_t length = strlen(aws->imds_endpoint);
-    if (length && aws->imds_endpoint[length - 1] == '/')
-        aws->imds_endpoint[length - 1] = '\0';
-    if (strcmp(aws->imds_endpoint, "http://169.254.169.254") == 0 ||
-        strcmp(aws->imds_endpoint, "http://[fd00:ec2::254]") == 0)
+        url = mode && strcasecmp(mode, "IPv6") == 0 ? six : four;
+    envelope_status status = web_copy_endpoint(aws->settings, name, url, &aws->imds_endpoint);
+    if (aws->imds_endpoint && (strcmp(aws->imds_endpoint, four) == 0 || strcmp(aws->imds_endpoint, six) == 0)) {
+        error_clear();
         return ENVELOPE_OK;
-    return web_check_endpoint(aws->settings, "imds-endpoint", aws->imds_endpoint);
+    }
+    return status;
 }
 
 static envelope_status refuse_foreign(const struct token_settings *settings)
@@ -127,14 +162,21 @@ envelope_status aws_open(const struct token_settings *settings, void **state)
     if (!aws)
         return error_raise(ENVELOPE_E_NO_MEMORY, "no memory for token %s", settings->label);
     aws->settings = settings;
-    status = find_region(settings, &aws->region);
+    struct aws_profile profile;
+    status = aws_profile_read(settings->profile, &profile);
     if (!status)
-        status = choose_endpoint(aws, "endpoint", settings->endpoint, "AWS_ENDPOINT_URL_KMS", "kms", &aws->endpoint);
+        status = find_region(settings, &profile, &aws->region);
     if (!status)
-        status = choose_endpoint(aws, "sts-endpoint", settings->sts_endpoint, "AWS_ENDPOINT_URL_STS", "sts",
+        status = choose_endpoint(aws, &profile, "endpoint", settings->endpoint, "AWS_ENDPOINT_URL_KMS", "kms",
+                                 &aws->endpoint);
+    if (!status)
+        status = choose_endpoint(aws, &profile, "sts-endpoint", settings->sts_endpoint, "AWS_ENDPOINT_URL_STS", "sts",
                                  &aws->sts_endpoint);
     if (!status)
+        status = choose_ca_file(aws, &profile);
+    if (!status)
         status = choose_imds(aws);
+    aws_profile_clear(&profile);
     if (status) {
         aws_close(aws);
         return status;
@@ -150,5 +192,6 @@ void aws_close(void *state)
     free(aws->endpoint);
     free(aws->sts_endpoint);
     free(aws->imds_endpoint);
+    free(aws->ca_file);
     free(aws);
 }

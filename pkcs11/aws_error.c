@@ -1,10 +1,17 @@
 #include "aws.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "json.h"
+
+/* Signatures are good for this long, on either side. */
+enum { SKEW_ALLOWED_SECONDS = 300, SKEW_NOTED_SECONDS = 60 };
 
 enum judgement { FAIL, RETRY, REAUTH, WORKED };
 
@@ -48,6 +55,12 @@ static const struct meaning meanings[] = {
     {"ThrottledException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
     {"RequestLimitExceeded", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
     {"TooManyRequestsException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"RequestThrottled", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"RequestThrottledException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"SlowDown", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"PriorRequestNotComplete", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"RequestTimeout", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the request came too slowly"},
+    {"RequestTimeoutException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the request came too slowly"},
     {"KeyUnavailableException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the key is out of reach now"},
     {"KMSInternalException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
     {"DependencyTimeoutException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
@@ -67,11 +80,19 @@ static const struct meaning meanings[] = {
     {"RequestExpired", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "this machine's clock is off"},
     {"RequestTimeTooSkewed", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "this machine's clock is off"},
     {"IncompleteSignature", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a malformed access key"},
+    {"IncompleteSignatureException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a malformed access key"},
     {"MissingAuthenticationTokenException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "no credentials"},
     {"MissingAuthenticationToken", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "no credentials"},
     {"AccessDeniedException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
     {"AccessDenied", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
+    {"NotAuthorized", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
     {"OptInRequired", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the account may not use this service"},
+    {"SubscriptionRequiredException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+     "the account may not use this service"},
+    {"RegionDisabledException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+     "the account has not enabled this region"},
+    {"UnknownOperationException", FAIL, CKR_FUNCTION_NOT_SUPPORTED, ENVELOPE_E_HSM,
+     "the service has no such operation; is the endpoint one of KMS?"},
 };
 
 static const struct meaning unknown_client = {"", FAIL, CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "an error we do not know"};
@@ -83,7 +104,7 @@ static const struct meaning *meaning_of(const char *code, long status)
     for (size_t i = 0; i < sizeof meanings / sizeof meanings[0]; i++)
         if (strcmp(meanings[i].code, code) == 0)
             return &meanings[i];
-    return status >= 500 || status == 429 ? &unknown_server : &unknown_client;
+    return status >= 500 || status == 429 || status == 408 ? &unknown_server : &unknown_client;
 }
 
 bool aws_xml_text(const struct buffer *body, const char *name, struct buffer *to)
@@ -134,7 +155,30 @@ static void plain_code(const char *type, char code[64])
     code[length] = '\0';
 }
 
-/* KMS answers in JSON; the gates before it, STS and emulators in XML. */
+/*
+ * What the service says of a wrong signature quotes the request that it should have been, with the session token in its
+ * headers. So nothing is kept from there on.
+ */
+static void note_words(struct backend_call *call, const char *code, const char *message)
+{
+    static const char *const quotes[] = {"The Canonical String", "The String-to-Sign", "X-Amz-Security-Token"};
+    const char *token = call->credentials ? credentials_token(call->credentials) : "";
+    const char *own = *token ? strstr(message, token) : NULL;
+    size_t length = own ? (size_t)(own - message) : strlen(message);
+    for (size_t i = 0; i < sizeof quotes / sizeof quotes[0]; i++) {
+        const char *at = strcasestr(message, quotes[i]);
+        if (at && (size_t)(at - message) < length)
+            length = (size_t)(at - message);
+    }
+    while (length && strchr(" \t\r\n", message[length - 1]))
+        length--;
+    struct buffer kept = {0};
+    buffer_append(&kept, message, length);
+    backend_note(call, code, buffer_text(&kept), NULL);
+    buffer_clear(&kept);
+}
+
+/* KMS answers in JSON; the gates before it, STS and emulators in XML, or with a header and nothing else. */
 static void read_error(struct backend_call *call, const struct http_reply *reply, char code[64])
 {
     code[0] = '\0';
@@ -150,19 +194,80 @@ static void read_error(struct backend_call *call, const struct http_reply *reply
         const char *message = json_member(root, "message");
         if (!message)
             message = json_member(root, "Message");
+        if (!type && http_reply_header(reply, "x-amzn-errortype", header, sizeof header))
+            type = header;
         if (type)
             plain_code(type, code);
-        backend_note(call, code, message ? message : "", NULL);
+        note_words(call, code, message ? message : "");
         json_decref(root);
         return;
     }
     struct buffer text = {0};
     if (aws_xml_text(&reply->body, "Code", &text))
         plain_code(buffer_text(&text), code);
+    else if (http_reply_header(reply, "x-amzn-errortype", header, sizeof header))
+        plain_code(header, code);
     buffer_reset(&text);
     (void)aws_xml_text(&reply->body, "Message", &text);
-    backend_note(call, code, buffer_text(&text), NULL);
+    note_words(call, code, buffer_text(&text));
     buffer_clear(&text);
+}
+
+/* "Mon, 23 Nov 2026 06:00:00 GMT" in seconds since 1970; false if it is no such time. */
+static bool date_of(const char *text, int64_t *seconds)
+{
+    static const char months[] = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    struct tm tm = {0};
+    char month[4];
+    if (sscanf(text, "%*3[A-Za-z], %2d %3[A-Za-z] %4d %2d:%2d:%2d GMT", &tm.tm_mday, month, &tm.tm_year, &tm.tm_hour,
+               &tm.tm_min, &tm.tm_sec) != 6)
+        return false;
+    const char *at = strlen(month) == 3 ? strstr(months, month) : NULL;
+    if (!at || (at - months) % 3 || tm.tm_year < 1970)
+        return false;
+    tm.tm_mon = (int)(at - months) / 3;
+    tm.tm_year -= 1900;
+    *seconds = (int64_t)timegm(&tm);
+    return true;
+}
+
+/* A wrong signature is a wrong key or a wrong clock. The reply's Date tells which; false if there is none. */
+static bool clock_ahead(const struct http_reply *reply, int64_t *seconds)
+{
+    char header[64];
+    int64_t theirs;
+    if (!http_reply_header(reply, "date", header, sizeof header) || !date_of(header, &theirs))
+        return false;
+    *seconds = clock_wall() / CLOCK_SECOND - theirs;
+    return true;
+}
+
+static bool is_about_signature(const char *code)
+{
+    static const char *const codes[] = {"InvalidSignatureException", "SignatureDoesNotMatch", "RequestExpired",
+                                        "RequestTimeTooSkewed"};
+    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++)
+        if (strcmp(codes[i], code) == 0)
+            return true;
+    return false;
+}
+
+/* What is known of the cause: to is filled and *judgement changed where the clock explains it. */
+static const char *explain(const struct meaning *meaning, const struct http_reply *reply, enum judgement *judgement,
+                           char *to, size_t size)
+{
+    int64_t ahead;
+    if (!is_about_signature(meaning->code) || !clock_ahead(reply, &ahead))
+        return meaning->advice;
+    int64_t off = ahead < 0 ? -ahead : ahead;
+    if (off <= SKEW_NOTED_SECONDS)
+        return meaning->judgement == REAUTH ? "the secret access key is wrong (this machine's clock is right)"
+                                            : meaning->advice;
+    snprintf(to, size, "this machine's clock is %" PRId64 " s %s the service's%s", off,
+             ahead < 0 ? "behind" : "ahead of", off > SKEW_ALLOWED_SECONDS ? "; set it right" : "");
+    if (off > SKEW_ALLOWED_SECONDS)
+        *judgement = FAIL; /* other credentials would fare no better */
+    return to;
 }
 
 static enum backend_step act(struct backend_call *call, enum judgement judgement, CK_RV rv)
@@ -195,12 +300,14 @@ enum backend_step aws_judge(struct backend_call *call, const char *action, const
                                  call->op == BACKEND_REWRAP || call->op == BACKEND_DATA_KEY);
     if (meaning->judgement == WORKED && dry)
         return BACKEND_DONE;
+    char clock[128];
+    enum judgement judgement = meaning->judgement == WORKED ? FAIL : meaning->judgement;
+    const char *advice = explain(meaning, reply, &judgement, clock, sizeof clock);
     const char *key = call->key ? call->key : "";
     error_raise(meaning->status ? meaning->status : ENVELOPE_E_HSM, "AWS %s%s%s: %s (%s, HTTP %ld)%s%s", action,
-                *key ? " with key " : "", key, meaning->advice, *code ? code : "no error name", reply->status,
+                *key ? " with key " : "", key, advice, *code ? code : "no error name", reply->status,
                 *call->service_message ? ": " : "", call->service_message);
-    return act(call, meaning->judgement == WORKED ? FAIL : meaning->judgement,
-               meaning->judgement == WORKED ? CKR_DEVICE_ERROR : meaning->rv);
+    return act(call, judgement, meaning->judgement == WORKED ? CKR_DEVICE_ERROR : meaning->rv);
 }
 
 enum backend_step aws_bad_reply(struct backend_call *call, const char *action, const char *problem)

@@ -96,6 +96,7 @@ static enum backend_step ask_about(const struct aws *aws, struct backend_call *c
         return BACKEND_FAILED;
     web_body_text(request, "KeyId", id);
     free(id);
+    aws_add_grants(aws, request); /* a grant may take minutes to be known without its token */
     return web_body_close(call, request);
 }
 

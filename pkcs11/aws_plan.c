@@ -28,15 +28,32 @@ void aws_plan_clear(struct aws_plan *plan)
     *plan = (struct aws_plan){0};
 }
 
+static bool is_printable(const char *text)
+{
+    for (; *text; text++)
+        if (*text <= ' ' || *text >= 0x7f)
+            return false;
+    return true;
+}
+
+envelope_status aws_credentials_make(const char *id, const char *secret, const char *token, int64_t expires,
+                                     const char *source, struct credentials **made)
+{
+    if (!is_printable(id) || !is_printable(secret) || (token && !is_printable(token)))
+        return error_raise(ENVELOPE_E_HSM_LOGIN,
+                           "the credentials from %s hold blanks, control characters or letters beyond ASCII", source);
+    *made = credentials_new(id, secret, token, expires);
+    if (!*made)
+        return ENVELOPE_E_NO_MEMORY;
+    credentials_set_source(*made, source);
+    return ENVELOPE_OK;
+}
+
 static envelope_status use_keys(struct aws_plan *plan, const char *id, const char *secret, const char *token,
                                 const char *source)
 {
     plan->origin = AWS_FROM_KEYS;
-    plan->keys = credentials_new(id, secret, token, 0);
-    if (!plan->keys)
-        return ENVELOPE_E_NO_MEMORY;
-    credentials_set_source(plan->keys, source);
-    return ENVELOPE_OK;
+    return aws_credentials_make(id, secret, token, 0, source, &plan->keys);
 }
 
 static envelope_status from_pin(const char *pin, struct aws_plan *plan)
@@ -70,14 +87,15 @@ static envelope_status copy_role(struct aws_role *role, const char *arn, const c
     return role->arn && role->session_name && (!external_id || role->external_id) ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
 }
 
+/* One of them alone is a mistake to be told of, not a reason to look elsewhere and find another identity. */
 static bool has_keys(void)
 {
-    return local_env("AWS_ACCESS_KEY_ID") && local_env("AWS_SECRET_ACCESS_KEY");
+    return local_env("AWS_ACCESS_KEY_ID") || local_env("AWS_SECRET_ACCESS_KEY");
 }
 
 static envelope_status from_environment(struct aws_plan *plan)
 {
-    if (!has_keys())
+    if (!local_env("AWS_ACCESS_KEY_ID") || !local_env("AWS_SECRET_ACCESS_KEY"))
         return error_raise(ENVELOPE_E_HSM_LOGIN, "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not both set");
     return use_keys(plan, local_env("AWS_ACCESS_KEY_ID"), local_env("AWS_SECRET_ACCESS_KEY"),
                     local_env("AWS_SESSION_TOKEN"), "environment");
@@ -92,14 +110,15 @@ static envelope_status web_identity(struct aws_plan *plan, const char *file, con
     return copy_role(&plan->web_role, arn, NULL, session_name);
 }
 
+/* AWS_ROLE_ARN alone says nothing. */
 static bool has_web_identity(void)
 {
-    return local_env("AWS_WEB_IDENTITY_TOKEN_FILE") && local_env("AWS_ROLE_ARN");
+    return local_env("AWS_WEB_IDENTITY_TOKEN_FILE");
 }
 
 static envelope_status from_web_identity(struct aws_plan *plan)
 {
-    if (!has_web_identity())
+    if (!local_env("AWS_WEB_IDENTITY_TOKEN_FILE") || !local_env("AWS_ROLE_ARN"))
         return error_raise(ENVELOPE_E_HSM_LOGIN, "AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN are not both set");
     return web_identity(plan, local_env("AWS_WEB_IDENTITY_TOKEN_FILE"), local_env("AWS_ROLE_ARN"),
                         local_env("AWS_ROLE_SESSION_NAME"));
@@ -114,7 +133,12 @@ static bool is_container_host(const char *url)
         return true;
     for (size_t i = 0; i < sizeof hosts / sizeof hosts[0]; i++) {
         size_t length = strlen(hosts[i]);
-        if (strncmp(url, hosts[i], length) == 0 && (url[length] == ':' || url[length] == '/' || !url[length]))
+        if (strncmp(url, hosts[i], length) != 0)
+            continue;
+        const char *rest = url + length;
+        if (*rest == ':')
+            rest += 1 + strspn(rest + 1, "0123456789"); /* a port, not the user name of another host */
+        if (*rest == '/' || *rest == '?' || !*rest)
             return true;
     }
     return false;
@@ -166,6 +190,12 @@ static envelope_status from_one_profile(struct aws_profile *profile, const char 
 {
     bool keys = profile->id.length && profile->secret.length;
     bool own_keys = keys && profile->source_profile && strcmp(profile->source_profile, name) == 0;
+    if (profile->role_arn && profile->mfa)
+        return error_raise(
+            ENVELOPE_E_CONFIG,
+            "profile \"%s\": mfa_serial is not supported here, since nobody can be asked for a code; use "
+            "a role that wants none",
+            name);
     if (profile->role_arn && profile->web_identity_file)
         return web_identity(plan, profile->web_identity_file, profile->role_arn, profile->session_name);
     /* A profile that is a source of itself, or is used by another and has keys: its keys, not its role. */
@@ -190,6 +220,10 @@ static envelope_status from_one_profile(struct aws_profile *profile, const char 
     if (keys)
         return use_keys(plan, buffer_text(&profile->id), buffer_text(&profile->secret), buffer_text(&profile->token),
                         "profile");
+    if (profile->id.length || profile->secret.length)
+        return error_raise(ENVELOPE_E_HSM_LOGIN,
+                           "profile \"%s\" holds one of aws_access_key_id and aws_secret_access_key without the other",
+                           name);
     if (profile->unsupported)
         return error_raise(ENVELOPE_E_CONFIG,
                            "profile \"%s\": %s is not supported here; use keys, a role or a token file", name,
@@ -226,15 +260,9 @@ static envelope_status profile_exists(const char *name, bool *exists)
     envelope_status status = aws_profile_read(name, &profile);
     if (status)
         return status;
-    *exists = profile.role_arn || profile.id.length || profile.unsupported;
+    *exists = profile.role_arn || profile.id.length || profile.secret.length || profile.unsupported;
     aws_profile_clear(&profile);
     return ENVELOPE_OK;
-}
-
-static bool is_disabled(const char *variable)
-{
-    const char *value = local_env(variable);
-    return value && strcmp(value, "true") == 0;
 }
 
 static envelope_status from_wherever(const struct aws *aws, struct aws_plan *plan)
@@ -253,7 +281,7 @@ static envelope_status from_wherever(const struct aws *aws, struct aws_plan *pla
         return from_profile(name, plan);
     if (has_container())
         return from_container(plan);
-    if (is_disabled("AWS_EC2_METADATA_DISABLED"))
+    if (aws_env_true("AWS_EC2_METADATA_DISABLED"))
         return error_raise(ENVELOPE_E_HSM_LOGIN, "no AWS credentials: none in the environment, in a profile, of a web "
                                                  "identity or of a container, and instance metadata is disabled");
     plan->origin = AWS_FROM_INSTANCE;

@@ -30,4 +30,11 @@ struct aws_plan {
 envelope_status aws_plan_make(const struct aws *aws, const char *pin, struct aws_plan *plan);
 void aws_plan_clear(struct aws_plan *plan);
 
+/*
+ * Credentials from texts, which go into headers: printable ASCII without blanks. ENVELOPE_E_HSM_LOGIN if they are not;
+ * the error names the source (static text), not the texts.
+ */
+envelope_status aws_credentials_make(const char *id, const char *secret, const char *token, int64_t expires,
+                                     const char *source, struct credentials **made);
+
 #endif

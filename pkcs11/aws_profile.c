@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -34,17 +35,31 @@ static bool equals(struct span span, const char *text)
     return strlen(text) == span.length && memcmp(span.from, text, span.length) == 0;
 }
 
+/* Names of settings are read in any case. */
+static bool is_named(struct span span, const char *name)
+{
+    return strlen(name) == span.length && strncasecmp(span.from, name, span.length) == 0;
+}
+
+/* The CLI writes names with blanks in quotes. */
+static struct span unquoted(struct span span)
+{
+    if (span.length >= 2 && strchr("\"'", *span.from) && span.from[span.length - 1] == *span.from)
+        return (struct span){span.from + 1, span.length - 2};
+    return span;
+}
+
 /* "[profile NAME]" in config ("[default]" too), "[NAME]" in credentials. */
 static bool names_profile(struct span header, enum file_kind kind, const char *name)
 {
     struct span inner = trimmed(header.from + 1, header.length - 2);
     if (kind == FILE_CREDENTIALS || strcmp(name, "default") == 0)
-        if (equals(inner, name))
+        if (equals(unquoted(inner), name))
             return true;
     if (kind == FILE_CREDENTIALS || inner.length < 9 || memcmp(inner.from, "profile", 7) != 0 ||
         !strchr(" \t", inner.from[7]))
         return false;
-    return equals(trimmed(inner.from + 7, inner.length - 7), name);
+    return equals(unquoted(trimmed(inner.from + 7, inner.length - 7)), name);
 }
 
 static envelope_status keep_text(char **member, struct span value)
@@ -66,7 +81,7 @@ static envelope_status take_setting(struct aws_profile *profile, struct span nam
     struct buffer *secrets[] = {&profile->id, &profile->secret, &profile->token};
     static const char *const secret_names[] = {"aws_access_key_id", "aws_secret_access_key", "aws_session_token"};
     for (size_t i = 0; i < 3; i++)
-        if (equals(name, secret_names[i]))
+        if (is_named(name, secret_names[i]))
             return keep_secret(secrets[i], value);
     const struct {
         const char *name;
@@ -77,13 +92,18 @@ static envelope_status take_setting(struct aws_profile *profile, struct span nam
                  {"external_id", &profile->external_id},
                  {"role_session_name", &profile->session_name},
                  {"web_identity_token_file", &profile->web_identity_file},
-                 {"region", &profile->region}};
+                 {"region", &profile->region},
+                 {"endpoint_url", &profile->endpoint_url},
+                 {"ca_bundle", &profile->ca_bundle},
+                 {"use_fips_endpoint", &profile->fips},
+                 {"use_dualstack_endpoint", &profile->dualstack},
+                 {"mfa_serial", &profile->mfa}};
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
-        if (equals(name, texts[i].name))
-            return keep_text(texts[i].member, value);
-    static const char *const unsupported[] = {"credential_process", "sso_session", "sso_start_url", "mfa_serial"};
+        if (is_named(name, texts[i].name))
+            return value.length ? keep_text(texts[i].member, value) : ENVELOPE_OK;
+    static const char *const unsupported[] = {"credential_process", "sso_session", "sso_start_url", "login_session"};
     for (size_t i = 0; i < sizeof unsupported / sizeof unsupported[0]; i++)
-        if (equals(name, unsupported[i]))
+        if (is_named(name, unsupported[i]))
             return keep_text(&profile->unsupported, name);
     return ENVELOPE_OK;
 }
@@ -128,11 +148,17 @@ static envelope_status read_file(const char *variable, const char *standard, enu
                                  struct aws_profile *profile)
 {
     const char *given = local_env(variable), *home = local_env("HOME");
-    char *path = given ? text_copy(given) : home ? text_format("%s/.aws/%s", home, standard) : NULL;
+    bool in_home = given && home && strncmp(given, "~/", 2) == 0; /* a service manager expands no ~ */
+    char *path = in_home ? text_format("%s%s", home, given + 1)
+                 : given ? text_copy(given)
+                 : home  ? text_format("%s/.aws/%s", home, standard)
+                         : NULL;
     if (!path)
         return given || home ? ENVELOPE_E_NO_MEMORY : ENVELOPE_OK;
     envelope_status status = ENVELOPE_OK;
-    if (access(path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR)) {
+    /* A home directory that is closed to us, as a service manager may see to, has no files for us. */
+    bool absent = access(path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR || (errno == EACCES && !given));
+    if (!absent) {
         struct buffer contents = {0};
         status = local_read(path, &contents);
         if (!status)
@@ -171,6 +197,11 @@ void aws_profile_clear(struct aws_profile *profile)
     free(profile->session_name);
     free(profile->web_identity_file);
     free(profile->region);
+    free(profile->endpoint_url);
+    free(profile->ca_bundle);
+    free(profile->fips);
+    free(profile->dualstack);
+    free(profile->mfa);
     free(profile->unsupported);
     *profile = (struct aws_profile){0};
 }

@@ -20,6 +20,7 @@ enum backend_step aws_request_open(const struct aws *aws, struct backend_call *c
     request->signer = call->credentials;
     request->sign_region = aws->region;
     request->sign_service = "kms";
+    request->ca_file = aws->ca_file;
     envelope_status status = http_request_url(request, "%s/", aws->endpoint);
     if (!status)
         status = http_request_header(request, "Content-Type", "application/x-amz-json-1.1");
@@ -43,6 +44,28 @@ static bool sha256(const uint8_t *bytes, size_t count, uint8_t digest[DIGEST_SIZ
     if (!ok)
         error_raise(ENVELOPE_E_CRYPTO, "libcrypto cannot compute SHA-256");
     return ok;
+}
+
+void aws_add_grants(const struct aws *aws, struct http_request *request)
+{
+    static const char between[] = ", \t";
+    const char *list = aws->settings->grant_tokens;
+    if (!list || !list[strspn(list, between)])
+        return;
+    buffer_append_text(&request->body, ",\"GrantTokens\":[");
+    for (bool first = true; *(list += strspn(list, between)); first = false) {
+        size_t length = strcspn(list, between);
+        struct buffer token = {0};
+        buffer_append(&token, list, length);
+        if (!first)
+            buffer_append_text(&request->body, ",");
+        buffer_append_json(&request->body, buffer_text(&token));
+        if (!buffer_ok(&token))
+            request->body.failed = true;
+        buffer_clear(&token);
+        list += length;
+    }
+    buffer_append_text(&request->body, "]");
 }
 
 /*

@@ -240,6 +240,9 @@ static CURLcode set_method(CURL *easy, const struct http_request *request)
     }
     if (request->method != HTTP_GET && request->method != HTTP_POST)
         code |= curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, method_names[request->method]);
+    /* On a kept connection that breaks before an answer, libcurl itself sends a request a second time. */
+    if (request->once)
+        code |= curl_easy_setopt(easy, CURLOPT_FRESH_CONNECT, 1L);
     return code;
 }
 
@@ -247,8 +250,9 @@ static CURLcode set_route(CURL *easy, const struct http_request *request, const 
 {
     CURLcode code = curl_easy_setopt(easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     code |= http_memory_tls(easy);
-    if (route->ca_file) {
-        code |= curl_easy_setopt(easy, CURLOPT_CAINFO, route->ca_file);
+    const char *ca_file = route->ca_file ? route->ca_file : request->ca_file;
+    if (ca_file) {
+        code |= curl_easy_setopt(easy, CURLOPT_CAINFO, ca_file);
         code |= curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     }
     if (route->client_cert)

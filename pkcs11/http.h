@@ -29,10 +29,11 @@ struct http_request {
     const char *sign_region;
     const char *sign_service;
 
-    bool once;       /* not idempotent: sent again only if it certainly was not carried out */
-    bool direct;     /* no proxy: link-local and loopback services */
-    bool optional;   /* the step wants to see a transport failure (reply->transport) instead of the call failing */
-    int64_t timeout; /* microseconds for one attempt; 0: the token's */
+    const char *ca_file; /* whom to trust where the route does not say; not copied */
+    bool once;           /* not idempotent: sent again only if it certainly was not carried out */
+    bool direct;         /* no proxy: link-local and loopback services */
+    bool optional;       /* the step wants to see a transport failure (reply->transport) instead of the call failing */
+    int64_t timeout;     /* microseconds for one attempt; 0: the token's */
 };
 
 /* Why there is no reply. Everything but HTTP_OK leaves status 0. */

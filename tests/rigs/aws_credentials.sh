@@ -35,7 +35,7 @@ agent() { # LIFETIME
 echo "-- refused"
 aws_rig_credentials ALLOWED
 AWS_SECRET_ACCESS_KEY=wrong restart
-says "$encrypt" "CKR_USER_NOT_LOGGED_IN credentials from environment: *wrong secret key, or this machine's clock*SignatureDoesNotMatch*"
+says "$encrypt" "CKR_USER_NOT_LOGGED_IN credentials from environment: *the secret access key is wrong (this machine's clock is right)*SignatureDoesNotMatch*"
 AWS_ACCESS_KEY_ID=AKIAAAAAAAAAAAAAAAAA restart
 says "$encrypt" "CKR_USER_NOT_LOGGED_IN *"
 aws_rig_credentials DENIED

@@ -9,8 +9,10 @@ the calls but not the arithmetic), instance metadata (v2) and container credenti
 
 Control (never counted):
   POST /_rig/fault   {"action": "Decrypt" or "*", "kind": KIND, "times": N (default: for ever)}
-       KIND: throttle, internal, unavailable, expired, denied, cut, reset, slow, bad-json, wrong-json, other-key, huge,
-             huge-chunked, html, silent
+       "metadata" and "container" are actions, too.
+       KIND: throttle, internal, unavailable, expired, denied, cut, reset, slow, slow-header, continue, bad-json,
+             wrong-json, other-key, huge, huge-chunked, html, silent, redirect, quoted (a wrong signature, with the
+             session token in its words)
   POST /_rig/clear   forget faults, states, pages
   POST /_rig/state   {"key": ID-OR-ARN, "state": "Disabled" | "PendingDeletion" | "Deleted" | "Enabled"}
   POST /_rig/page    {"size": N}
@@ -150,16 +152,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
-            for _ in range(60):
-                self.wfile.write(b"{")
-                self.wfile.flush()
-                time.sleep(1)
+            self.drip(b"{" * 600)
         elif kind == "bad-json":
             self.answer(200, b'{"Plaintext":"AAAA", "CiphertextBlob":')
         elif kind == "wrong-json":
             self.answer(200, {"Plaintext": 5, "CiphertextBlob": ["x"], "Keys": "none", "KeyMetadata": []})
         elif kind == "other-key":
             self.answer(200, {"Plaintext": "AAAA", "CiphertextBlob": "AAAA", "KeyId": "arn:aws:kms:x:1:key/other"})
+        elif kind == "slow-header":
+            self.send_response_only(200)
+            self.flush_headers()
+            self.drip(b"X-Slow: " + b"x" * 600)
+        elif kind == "continue":
+            self.drip(b"HTTP/1.1 100 Continue\r\n\r\n" * 24)
+        elif kind == "redirect":
+            self.answer(307, b"", headers=[("Location", "http://127.0.0.1:1/")])
+        elif kind == "quoted":
+            token = self.headers.get("X-Amz-Security-Token", "none")
+            words = f"The Canonical String for this request should have been\n'x-amz-security-token:{token}\n'"
+            self.answer(400, {"__type": "InvalidSignatureException", "message": words})
         elif kind == "html":
             self.answer(200, b"<html>Please log in to the network</html>", "text/html")
         elif kind == "huge":
@@ -173,6 +184,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.pour(b"10000\r\n", b"\r\n")
         return None
+
+    def drip(self, data):
+        for byte in data:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            time.sleep(0.1)
 
     def pour(self, before=b"", after=b""):
         for _ in range(1600):
@@ -317,14 +334,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
         base = "/latest/meta-data/iam/security-credentials/"
         with lock:
             state["counts"]["metadata"] = state["counts"].get("metadata", 0) + 1
-        if not state["agent"]:
-            return self.answer(404, b"", "text/plain")
+        kind = take_fault("metadata")
+        if kind:
+            return self.misbehave(kind)
         if self.path == "/latest/api/token" and method == "PUT":
             if "X-aws-ec2-metadata-token-ttl-seconds" not in self.headers:
                 return self.answer(400, b"", "text/plain")
             return self.answer(200, b"session-of-the-rig==", "text/plain")
         if self.headers.get("X-aws-ec2-metadata-token") != "session-of-the-rig==":
             return self.answer(401, b"", "text/plain")
+        if not state["agent"]:
+            return self.answer(404, b"", "text/plain")
         if self.path == base:
             return self.answer(200, b"rig-role", "text/plain")
         if self.path == base + "rig-role":
@@ -334,6 +354,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def container(self):
         with lock:
             state["counts"]["container"] = state["counts"].get("container", 0) + 1
+        kind = take_fault("container")
+        if kind:
+            return self.misbehave(kind)
         if self.headers.get("Authorization") != "container-token" or not state["agent"]:
             return self.answer(401, b"{}")
         return self.answer(200, self.agent())

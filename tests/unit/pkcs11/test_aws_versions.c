@@ -28,6 +28,8 @@ static int set_up(void **state)
     rig->settings = (struct token_settings){
         .label = (char *)"t", .backend = (char *)"aws-kms", .region = (char *)"eu-west-1", .pending_days = 7};
     unsetenv("AWS_ENDPOINT_URL");
+    setenv("AWS_CONFIG_FILE", "/nonexistent", 1);
+    setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent", 1);
     assert_int_equal(aws_backend.open(&rig->settings, &rig->state), ENVELOPE_OK);
     rig->credentials = credentials_new("AKID", "SECRET", "SESSION", 0);
     *state = rig;
