@@ -27,6 +27,8 @@ struct target {
     const char *key, *label;
     const char *blobs[2]; /* of its form, so that decrypting gets as far as asking */
     bool rsa;             /* its key does OAEP and nothing else */
+    bool remembers;       /* what its service said, so it is opened anew for each input */
+    const char *login;    /* the id of its credentials, where the backend keeps something there */
     const char *environment[2][2];
     void *state;
 };
@@ -43,7 +45,8 @@ static struct target targets[] = {
      .settings = {.address = (char *)"https://127.0.0.1:8200", .auth = (char *)"approle", .role = (char *)"role"},
      .key = "kek",
      .label = "made",
-     .blobs = {"vault:v1:AAAA", "vault:v2:AAAA"}},
+     .blobs = {"vault:v1:AAAA", "vault:v2:AAAA"},
+     .remembers = true},
     {.backend = &azure_backend,
      .settings = {.address = (char *)"https://v.vault.azure.net", .auth = (char *)"managed-identity"},
      .key = "kek/1",
@@ -104,6 +107,19 @@ static struct target targets[] = {
      .key = "kek/1",
      .label = "made",
      .blobs = {"azure1:1:::AAAA", "azure1:2:::AAAA"}},
+    {.backend = &bao_backend, /* a token of one's own */
+     .settings = {.address = (char *)"https://127.0.0.1:8200", .auth = (char *)"token"},
+     .environment = {{"BAO_TOKEN", "hvs.mine"}},
+     .key = "kek",
+     .label = "made",
+     .blobs = {"vault:v1:AAAA", "vault:v2:AAAA"}},
+    {.backend = &bao_backend, /* a login that can be renewed */
+     .settings = {.address = (char *)"https://127.0.0.1:8200", .auth = (char *)"approle", .role = (char *)"role"},
+     .key = "kek",
+     .label = "made",
+     .blobs = {"vault:v1:AAAA", "vault:v2:AAAA"},
+     .remembers = true,
+     .login = "3600"},
 };
 enum { OAEP_MAX = 1024 };
 enum { TARGET_COUNT = sizeof targets / sizeof targets[0], OPERATION_COUNT = BACKEND_RANDOM + 1, ITEM_COUNT = 4 };
@@ -357,7 +373,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct target *target = choice.target;
     struct backend_item items[ITEM_COUNT];
     const struct backend *backend = target->backend;
-    struct credentials *credentials = credentials_new("AKID", "SECRET", "TOKEN", 0);
+    struct credentials *credentials = credentials_new(target->login ? target->login : "AKID", "SECRET", "TOKEN", 0);
+    void *state = target->state;
+    if (target->remembers)
+        assert(backend->open(&target->settings, &state) == ENVELOPE_OK);
     const char *blob = target->blobs[size >> 4 & 1];
     enum backend_cipher cipher = size & 4 && backend->oaep_sha256 ? BACKEND_OAEP_SHA256
                                  : target->rsa                    ? BACKEND_OAEP_SHA1
@@ -389,12 +408,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     call.dry_run = size & 2;
     error_clear();
     bool offered = !choice.more || prepare_more(&choice, size, &call, items);
-    enum backend_step step = offered ? backend->step(target->state, &call, NULL, &request) : BACKEND_DONE;
+    enum backend_step step = offered ? backend->step(state, &call, NULL, &request) : BACKEND_DONE;
     while ((step == BACKEND_SEND || step == BACKEND_RETRY) && input.at < input.end) {
         next_reply(&input, &reply);
         if (reply.transport != HTTP_OK && !request.optional)
             break;
-        step = backend->step(target->state, &call, &reply, &request);
+        step = backend->step(state, &call, &reply, &request);
         check_outcome(backend, &call, step);
     }
     http_request_clear(&request);
@@ -403,5 +422,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         backend_item_reset(&items[i]);
     backend_call_clear(&call);
     credentials_unref(credentials);
+    if (target->remembers)
+        backend->close(state);
     return 0;
 }
