@@ -1,28 +1,200 @@
-/* Moving a key's versions to another KEK. */
+/* Moving keys to another KEK: some at a time, their versions in pages. */
 #include "keyring/rewrap.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <openssl/crypto.h>
-
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/secmem.h"
-#include "keyring/binding.h"
 
-bool keyring_rewrap_is_wanted(const struct rewrapping *job, const struct store_version *row)
+/*
+ * A service may take a second for a few versions. What has been moved is stored at least as often as this, so that
+ * little of it is lost to a crash, or to somebody else's change.
+ */
+static const int64_t STORE_AFTER = CLOCK_SECOND / 2;
+
+/* ---- what became of a key ---- */
+
+void keyring_rewrap_fail(struct rewrap_key *key, uint32_t version, envelope_status status)
 {
-    return row->state != STORE_VERSION_DESTROYED &&
-           (job->wanted->version == 0 || job->wanted->version == row->version) &&
-           (job->from_kek_id == 0 || job->from_kek_id == row->kek_id);
+    if (key->status)
+        return;
+    key->status = status;
+    key->version = version;
+    snprintf(key->text, sizeof key->text, "%s", error_text());
 }
 
-bool keyring_rewrap_is_there(const struct rewrapping *job, const struct store_version *row)
+/* It would not take a row of the history either. */
+static bool is_of_store(envelope_status status)
 {
-    return job->wanted->kek_uri && row->kek_id == job->kek_id;
+    return status == ENVELOPE_E_STORE_UNAVAILABLE || status == ENVELOPE_E_STORE_BUSY ||
+           status == ENVELOPE_E_STORE_READ_ONLY || status == ENVELOPE_E_STORE_CORRUPT ||
+           status == ENVELOPE_E_STORE_SCHEMA;
 }
+
+static envelope_status raise_of_key(const struct rewrapping *job, const struct rewrap_key *key)
+{
+    error_raise(key->status, "%s", key->text);
+    if (key->version)
+        error_context(key->status, "version %u, with %zu of %u versions done (run it again to go on)",
+                      (unsigned)key->version, key->done.moved + key->done.kept, (unsigned)key->row->primary_version);
+    error_context(key->status, "rewrapping key \"%s\"", key->row->name);
+    if (!is_of_store(key->status))
+        keyring_note_refusal(job->ring, "rewrap", key->row->name, job->wanted->version, key->status);
+    return key->status;
+}
+
+static void tell(struct rewrapping *job, const struct rewrap_key *key)
+{
+    struct keyring_rewrap_all *all = job->all;
+    envelope_status status = key->status ? raise_of_key(job, key) : ENVELOPE_OK;
+    all->looked++;
+    all->versions.moved += key->done.moved;
+    all->versions.inside += key->done.inside;
+    all->versions.kept += key->done.kept;
+    if (status && all->failed++ == 0)
+        keyring_failure_set(job->ring, &job->first, 0, status, 0);
+    if (job->each)
+        job->each(job->argument, key->row->name, status, all);
+}
+
+/* The keys before this one have had all their versions looked at. */
+static void tell_before(struct rewrapping *job, size_t key)
+{
+    while (job->told < key)
+        tell(job, &job->keys[job->told++]);
+}
+
+/* ---- versions ---- */
+
+/* Both are sorted by name. A version of a key that was made meanwhile, or is destroyed, is nobody's. */
+static void find_keys(struct rewrapping *job, size_t key)
+{
+    struct rewrap_page *page = &job->page;
+    for (size_t i = 0; i < page->count; i++) {
+        const char *name = page->rows[i].key_name;
+        while (key < job->key_count && strcmp(job->keys[key].row->name, name) < 0)
+            key++;
+        bool found = key < job->key_count && strcmp(job->keys[key].row->name, name) == 0;
+        page->keys[i] = found ? &job->keys[key] : NULL;
+    }
+}
+
+static void drop_page(struct rewrap_page *page)
+{
+    for (size_t i = 0; i < page->count; i++)
+        free(page->moved[i].blob);
+    memset(page->moved, 0, page->count * sizeof *page->moved);
+    memset(page->asked, 0, page->count * sizeof *page->asked);
+    store_versions_free(page->rows, page->count);
+    page->rows = NULL;
+    page->count = 0;
+}
+
+/* Ask the token for rows from this one on, for a while, and store them. Returns the first that did not have its turn.
+ */
+static size_t move_some(struct rewrapping *job, size_t from)
+{
+    struct rewrap_page *page = &job->page;
+    int64_t until = clock_monotonic() + STORE_AFTER;
+    size_t to = from;
+    while (to < page->count && !job->ended) {
+        keyring_rewrap_wrap_row(job, to++);
+        bool asks = to < page->count && !page->moved[to].blob;
+        if (asks && clock_monotonic() >= until)
+            break;
+    }
+    keyring_rewrap_store_rows(job, from, to);
+    for (size_t i = to; i-- > from;) {
+        if (!page->keys[i])
+            continue;
+        size_t key = (size_t)(page->keys[i] - job->keys);
+        tell_before(job, job->ended ? key + 1 : key);
+        break;
+    }
+    return to;
+}
+
+static envelope_status read_page(struct rewrapping *job, const char *first, uint32_t after)
+{
+    struct rewrap_page *page = &job->page;
+    size_t limit = job->wanted->version ? 1 : REWRAP_MANY;
+    const char *last = job->keys[job->key_count - 1].row->name;
+    return store_versions_page(job->opened, first, after, last, limit, &page->rows, &page->count);
+}
+
+/* The versions of the keys under way. An error: of the store. */
+static envelope_status move_versions(struct rewrapping *job)
+{
+    struct rewrap_page *page = &job->page;
+    char first[KEY_NAME_MAX + 1];
+    uint32_t after = job->wanted->version ? job->wanted->version - 1 : 0;
+    snprintf(first, sizeof first, "%s", job->keys[0].row->name);
+    bool more = true;
+    while (more && !job->ended) {
+        envelope_status status = read_page(job, first, after);
+        if (status)
+            return status;
+        find_keys(job, job->told);
+        for (size_t i = 0; i < page->count && !job->ended;)
+            i = move_some(job, i);
+        more = page->count == REWRAP_MANY;
+        if (page->count > 0) {
+            const struct store_version *last = &page->rows[page->count - 1];
+            snprintf(first, sizeof first, "%s", last->key_name);
+            after = last->version;
+        }
+        drop_page(page);
+    }
+    return ENVELOPE_OK;
+}
+
+/* ---- keys ---- */
+
+static void take_key(struct rewrapping *job, const struct store_key *row)
+{
+    struct rewrap_key *key = &job->keys[job->key_count++];
+    memset(key, 0, sizeof *key);
+    key->row = row;
+    key->uri = job->wanted->kek_uri ? job->uri : keyring_kek_uri(job->ring, row->kek_id);
+    if (!key->uri)
+        keyring_rewrap_fail(key, 0, error_status());
+}
+
+/* The keys that were taken. Those that are not told are not moved: the store cannot be read, or the KEK be used. */
+static void move_keys(struct rewrapping *job)
+{
+    keyring_rewrap_store_keys(job);
+    envelope_status status = move_versions(job);
+    if (status) {
+        job->ended = true;
+        for (size_t i = job->told; i < job->key_count; i++)
+            keyring_rewrap_fail(&job->keys[i], 0, status);
+    }
+    if (status || !job->ended)
+        tell_before(job, job->key_count);
+    job->key_count = job->told = 0;
+}
+
+static envelope_status begin(struct rewrapping *job)
+{
+    job->keys = calloc(REWRAP_MANY, sizeof *job->keys);
+    job->writing = calloc(1, sizeof *job->writing);
+    if (!job->keys || !job->writing)
+        return error_raise(ENVELOPE_E_NO_MEMORY, "out of memory while keys are rewrapped");
+    return keyring_store_id(job->ring, job->store_id);
+}
+
+static void finish(struct rewrapping *job)
+{
+    free(job->keys);
+    free(job->writing);
+    free(job->public_uri);
+    keyring_refresh_now(job->ring);
+}
+
+/* ---- one key ---- */
 
 /* A version that is not there, or destroyed, is known before anything is done for it. */
 static envelope_status check_version(const struct rewrapping *job, const char *name)
@@ -31,376 +203,119 @@ static envelope_status check_version(const struct rewrapping *job, const char *n
     if (job->wanted->version == 0)
         return ENVELOPE_OK;
     envelope_status status = store_version_of(job->opened, name, job->wanted->version, &row);
-    if (status == ENVELOPE_E_VERSION_UNKNOWN || (!status && !keyring_rewrap_is_wanted(job, &row)))
+    if (status == ENVELOPE_E_VERSION_UNKNOWN || (!status && !rewrap_is_wanted(job, &row)))
         status = error_raise(ENVELOPE_E_VERSION_UNKNOWN, "it has no version %u%s, or that one is destroyed",
                              (unsigned)job->wanted->version, job->from_kek_id ? " under that KEK" : "");
     store_version_clear(&row);
     return status;
 }
 
-/* ---- where to ---- */
-
-/* Before anything is bound to it: what is wrapped under the new KEK must come back. */
-static envelope_status try_kek(struct rewrapping *job, const char *uri)
+static envelope_status rewrap_key(struct rewrapping *job, const char *name)
 {
-    static const uint8_t aad[] = "envelope trial wrap";
-    if (job->tried)
-        return ENVELOPE_OK;
-    uint8_t *dek = secslab_get(job->ring->deks), *again = secslab_get(job->ring->deks);
-    uint8_t *blob = NULL;
-    size_t length = 0;
-    hsm *token = job->ring->token;
-    envelope_status status = dek && again ? ENVELOPE_OK : error_status();
-    if (!status)
-        status = hsm_generate_dek(token, uri, dek);
-    if (!status)
-        status = hsm_wrap(token, uri, aad, sizeof aad, dek, &blob, &length);
-    if (!status)
-        status = hsm_unwrap(token, uri, aad, sizeof aad, blob, length, again);
-    if (!status && CRYPTO_memcmp(dek, again, HSM_DEK_SIZE) != 0)
-        status = error_raise(ENVELOPE_E_UNWRAP, "the token unwraps another key than it wrapped");
-    free(blob);
-    if (dek)
-        secslab_put(job->ring->deks, dek);
-    if (again)
-        secslab_put(job->ring->deks, again);
-    job->tried = !status;
-    return status ? error_context(status, "trying the KEK %s", uri) : ENVELOPE_OK;
-}
-
-/* The store's id of the wanted KEK. One that cannot be used gets none. */
-static envelope_status kek_id_of(struct rewrapping *job, const char *public_uri)
-{
-    struct store_ids ids;
-    envelope_status status = store_next_ids(job->opened, public_uri, &ids);
-    if (!status && !ids.kek_is_there)
-        status = try_kek(job, keyring_uri_to_use(job->ring, public_uri));
-    return status ? status : store_kek_ensure(job->opened, public_uri, clock_wall(), &job->kek_id);
-}
-
-/* The id of the KEK to move from, if one is named. */
-static envelope_status find_from(struct rewrapping *job)
-{
-    struct store_ids ids;
-    if (!job->wanted->from_uri)
-        return ENVELOPE_OK;
-    envelope_status status = hsm_check_uri(job->wanted->from_uri);
-    char *public_uri = status ? NULL : hsm_public_uri(job->wanted->from_uri);
-    if (!public_uri)
-        return error_status();
-    status = store_next_ids(job->opened, public_uri, &ids);
-    if (!status && !ids.kek_is_there)
-        status = error_raise(ENVELOPE_E_KEK_UNKNOWN,
-                             "nothing in the store was ever under the KEK %s; `envelope key list` shows the URIs",
-                             public_uri);
-    free(public_uri);
-    job->from_kek_id = ids.kek_id;
-    return status;
-}
-
-static envelope_status find_kek(struct rewrapping *job, const struct store_key *key)
-{
-    envelope_status status = ENVELOPE_OK;
-    if (job->wanted->kek_uri && job->uri)
-        return ENVELOPE_OK; /* of the key before */
-    job->kek_id = key->kek_id;
-    if (job->wanted->kek_uri) {
-        status = hsm_check_uri(job->wanted->kek_uri);
-        char *public_uri = status ? NULL : hsm_public_uri(job->wanted->kek_uri);
-        if (!public_uri)
-            return error_status();
-        status = kek_id_of(job, public_uri);
-        free(public_uri);
-    }
+    struct store_key key = {0};
+    envelope_status status = keyring_rewrap_find_from(job);
     if (status)
-        return status;
-    job->uri = keyring_kek_uri(job->ring, job->kek_id);
-    return job->uri ? ENVELOPE_OK : error_status();
-}
-
-static envelope_status move_key(struct rewrapping *job, const struct store_key *key)
-{
-    bool leaves = job->from_kek_id == 0 || job->from_kek_id == key->kek_id;
-    if (job->wanted->version != 0 || key->kek_id == job->kek_id || !leaves)
-        return ENVELOPE_OK;
-    envelope_status status = try_kek(job, job->uri);
-    if (status)
-        return status;
-    char what[64];
-    struct keyring_note note = {0};
-    snprintf(what, sizeof what, "from KEK %u to KEK %u", (unsigned)key->kek_id, (unsigned)job->kek_id);
-    struct store_actor actor = keyring_actor_of(&note, what, job->wanted->why, job->many ? "" : hsm_requests());
-    const struct store_key_move move = {
-        .name = key->name, .from_kek_id = key->kek_id, .kek_id = job->kek_id, .now = clock_wall(), .actor = actor};
-    return store_key_set_kek(job->opened, &move);
-}
-
-/* ---- a version ---- */
-
-static envelope_status wrap_anew(struct rewrapping *job, const struct store_version *row,
-                                 struct keyring_rewrap_moved *moved)
-{
-    uint8_t aad_from[BINDING_MAX], aad_to[BINDING_MAX];
-    struct binding_place place = {job->store_id, row->dek_id, row->version, row->kek_id, row->algorithm, row->key_name};
-    struct hsm_rewrap plan = {
-        .to = job->uri, .aad_from = aad_from, .aad_to = aad_to, .blob = row->blob, .blob_length = row->blob_length};
-    plan.from = keyring_kek_uri(job->ring, row->kek_id);
-    if (!plan.from)
-        return error_status();
-    plan.aad_from_length = keyring_binding_aad(&place, aad_from);
-    place.kek_id = job->kek_id;
-    plan.aad_to_length = keyring_binding_aad(&place, aad_to);
-    keyring_gate_enter();
-    envelope_status status = hsm_rewrap(job->ring->token, &plan, &moved->blob, &moved->length, &moved->inside);
-    keyring_gate_leave();
-    snprintf(moved->requests, sizeof moved->requests, "%s", hsm_requests());
+        return error_context(status, "rewrapping key \"%s\"", name);
+    status = store_key_find(job->opened, name, &key);
+    if (status == ENVELOPE_E_KEY_UNKNOWN)
+        return error_raise(status, "there is no key \"%s\" to rewrap", name);
     if (!status)
-        job->many_from = moved->inside ? 0 : row->kek_id;
-    return status;
-}
-
-/* Not ENVELOPE_E_HSM: a token may say that of one blob alone. */
-static bool concerns_others(const struct rewrapping *job, envelope_status status)
-{
-    return job->many && status != ENVELOPE_E_HSM && keyring_is_about_kek(status);
-}
-
-/*
- * A failure that is about a KEK is the new one's or the old one's. Without the new one nothing can go on; without the
- * old one all that is not under it can. The error stays raised.
- */
-static void look_whose_fault(struct rewrapping *job, uint32_t from_kek_id, envelope_status status)
-{
-    char text[KEYRING_TEXT_MAX];
-    if (!concerns_others(job, status))
-        return;
-    snprintf(text, sizeof text, "%s", error_text());
-    job->tried = false;
-    job->ended = job->wanted->kek_uri && try_kek(job, job->uri) != ENVELOPE_OK;
-    error_raise(status, "%s", text);
-    if (!job->ended)
-        keyring_failure_set(job->ring, &job->lost[from_kek_id % KEYRING_FAILURES], from_kek_id, status, 1);
-}
-
-static envelope_status store_moved(struct rewrapping *job, const struct store_version *row,
-                                   const struct keyring_rewrap_moved *moved)
-{
-    struct store_version_move move = {.dek_id = row->dek_id,
-                                      .from_kek_id = row->kek_id,
-                                      .from_blob = row->blob,
-                                      .from_length = row->blob_length,
-                                      .kek_id = job->kek_id,
-                                      .blob = moved->blob,
-                                      .blob_length = moved->length,
-                                      .now = clock_wall()};
-    char what[80];
-    struct keyring_note note = {0};
-    snprintf(what, sizeof what, "from KEK %u to KEK %u%s", (unsigned)row->kek_id, (unsigned)job->kek_id,
-             moved->inside ? ", inside the key service" : "");
-    struct store_actor actor = keyring_actor_of(&note, what, job->wanted->why, moved->requests);
-    move.actor = actor;
-    return store_version_rewrap(job->opened, &move);
-}
-
-static envelope_status wrap_singly(struct rewrapping *job, const struct store_version *row,
-                                   struct keyring_rewrap_moved *moved)
-{
-    struct keyring_failure *lost = &job->lost[row->kek_id % KEYRING_FAILURES];
-    envelope_status status = keyring_failure_raise(job->ring, lost, row->kek_id, 0);
-    if (status)
-        return status;
-    status = wrap_anew(job, row, moved);
-    if (status)
-        look_whose_fault(job, row->kek_id, status);
-    return status;
-}
-
-static envelope_status move_version(struct rewrapping *job, const struct store_version *row)
-{
-    struct keyring_rewrap_moved moved = {0};
-    bool ahead = keyring_rewrap_ahead(job, row, &moved);
-    envelope_status status = ahead ? ENVELOPE_OK : wrap_singly(job, row, &moved);
-    if (!status)
-        status = store_moved(job, row, &moved);
-    free(moved.blob);
-    if (status)
-        return status;
-    job->done.moved++;
-    job->done.inside += moved.inside ? 1 : 0;
-    return ENVELOPE_OK;
-}
-
-/* Somebody else may be at it too, and may have done this one. */
-static envelope_status move_or_find_moved(struct rewrapping *job, const struct store_version *row)
-{
-    enum { TRIES = 3 };
-    envelope_status status = move_version(job, row);
-    for (int i = 0; status == ENVELOPE_E_STORE_CONFLICT && i < TRIES; i++) {
-        struct store_version now;
-        status = store_version_find(job->opened, row->dek_id, &now);
-        if (!status && (keyring_rewrap_is_there(job, &now) || !keyring_rewrap_is_wanted(job, &now)))
-            job->done.kept++;
-        else if (!status)
-            status = move_version(job, &now);
-        store_version_clear(&now);
-    }
-    return status;
-}
-
-static envelope_status move_versions(struct rewrapping *job, const char *name)
-{
-    struct store_version *rows = NULL;
-    size_t count = 0;
-    envelope_status status = store_versions(job->opened, name, &rows, &count);
-    if (!status && !job->many)
-        keyring_rewrap_ahead_of(job, rows, count);
-    for (size_t i = 0; !status && i < count; i++) {
-        if (!keyring_rewrap_is_wanted(job, &rows[i]))
-            continue;
-        if (keyring_rewrap_is_there(job, &rows[i]))
-            job->done.kept++;
-        else
-            status = move_or_find_moved(job, &rows[i]);
-        if (status)
-            error_context(status, "version %u, with %zu of %zu versions done (run it again to go on)",
-                          (unsigned)rows[i].version, job->done.moved + job->done.kept, count);
-    }
-    if (!job->many)
-        keyring_rewrap_ahead_end(job);
-    store_versions_free(rows, count);
-    return status;
-}
-
-static envelope_status rewrap(struct rewrapping *job, const char *name)
-{
-    struct store_key key;
-    envelope_status status = store_key_find(job->opened, name, &key);
-    if (!status)
-        status = keyring_store_id(job->ring, job->store_id);
+        status = begin(job);
     if (!status && key.state == STORE_KEY_DESTROYED)
         status = error_raise(ENVELOPE_E_KEY_STATE, "the key is destroyed");
     if (!status)
         status = check_version(job, name);
     if (!status)
-        status = find_kek(job, &key);
-    /* The key first: from then on nothing new comes under the old KEK, and one look at the versions sees all. */
-    if (!status)
-        status = move_key(job, &key);
-    /* Somebody else may be moving it to the same place. */
-    if (status == ENVELOPE_E_STORE_CONFLICT) {
-        status = store_key_find(job->opened, name, &key);
-        if (!status && key.kek_id != job->kek_id)
-            status = error_raise(ENVELOPE_E_STORE_CONFLICT, "somebody else moved it to KEK %u meanwhile",
-                                 (unsigned)key.kek_id);
-    }
-    return status ? status : move_versions(job, name);
-}
-
-static envelope_status rewrap_key(struct rewrapping *job, const char *name)
-{
-    job->done = (struct keyring_rewrapped){0};
-    envelope_status status = rewrap(job, name);
-    if (status == ENVELOPE_E_KEY_UNKNOWN)
-        return error_raise(status, "there is no key \"%s\" to rewrap", name);
+        status = keyring_rewrap_find_to(job);
     if (status) {
         error_context(status, "rewrapping key \"%s\"", name);
         keyring_note_refusal(job->ring, "rewrap", name, job->wanted->version, status);
+        return status;
     }
-    return status;
+    take_key(job, &key);
+    move_keys(job);
+    return job->first.status ? keyring_failure_raise(job->ring, &job->first, 0, -1) : ENVELOPE_OK;
 }
 
 envelope_status keyring_rewrap(keyring *ring, const char *name, const struct keyring_rewrap *wanted,
                                struct keyring_rewrapped *done)
 {
     *done = (struct keyring_rewrapped){0};
-    struct rewrapping job = {.ring = ring, .opened = keyring_connect(ring), .wanted = wanted};
+    struct keyring_rewrap_all all = {0};
+    struct rewrapping job = {.ring = ring, .opened = keyring_connect(ring), .wanted = wanted, .all = &all};
     if (!job.opened)
         return error_status();
-    envelope_status status = find_from(&job);
-    if (status)
-        return error_context(status, "rewrapping key \"%s\"", name);
-    status = rewrap_key(&job, name);
-    *done = job.done;
-    keyring_refresh_now(ring);
+    envelope_status status = rewrap_key(&job, name);
+    *done = all.versions;
+    finish(&job);
     return status;
 }
 
 /* ---- all keys ---- */
 
-/* What became of one key, added to the whole; the first error is kept for the end. */
-static void count_key(const struct rewrapping *job, envelope_status status, struct keyring_rewrap_all *all,
-                      struct keyring_failure *first)
+static void rewrap_keys(struct rewrapping *job, const struct store_key *keys, size_t count)
 {
-    all->looked++;
-    all->versions.moved += job->done.moved;
-    all->versions.inside += job->done.inside;
-    all->versions.kept += job->done.kept;
-    if (!status)
-        return;
-    if (all->failed++ == 0) {
-        first->status = status;
-        snprintf(first->text, sizeof first->text, "%s", error_text());
+    for (size_t i = 0; i < count; i++)
+        job->all->keys += keys[i].state != STORE_KEY_DESTROYED;
+    for (size_t i = 0; i < count && !job->ended;) {
+        for (; i < count && job->key_count < REWRAP_MANY; i++)
+            if (keys[i].state != STORE_KEY_DESTROYED)
+                take_key(job, &keys[i]);
+        if (job->key_count > 0)
+            move_keys(job);
     }
 }
 
-static envelope_status rewrap_keys(struct rewrapping *job, const struct store_key *keys, size_t count,
-                                   keyring_rewrap_each *each, void *argument, struct keyring_rewrap_all *all)
+static envelope_status result(const struct rewrapping *job)
 {
-    struct keyring_failure first = {0};
-    for (size_t i = 0; i < count; i++)
-        all->keys += keys[i].state != STORE_KEY_DESTROYED;
-    for (size_t i = 0; i < count && !job->ended; i++) {
-        if (keys[i].state == STORE_KEY_DESTROYED)
-            continue;
-        envelope_status status = rewrap_key(job, keys[i].name);
-        count_key(job, status, all, &first);
-        if (each)
-            each(argument, keys[i].name, status, all);
-    }
+    const struct keyring_rewrap_all *all = job->all;
     if (!all->failed)
         return ENVELOPE_OK;
     if (job->ended)
-        return error_raise(first.status, "%zu of %zu keys moved (run it again to go on): %s", all->looked - all->failed,
-                           all->keys, first.text);
-    return error_raise(first.status, "%zu of %zu keys could not be moved wholly; the first: %s", all->failed, all->keys,
-                       first.text);
+        return error_raise(job->first.status, "%zu of %zu keys moved (run it again to go on): %s",
+                           all->looked - all->failed, all->keys, job->first.text);
+    return error_raise(job->first.status, "%zu of %zu keys could not be moved wholly; the first: %s", all->failed,
+                       all->keys, job->first.text);
 }
 
 /* Once for all, so that a KEK that cannot be used is one error and not as many as there are keys. */
 static envelope_status prepare_all(struct rewrapping *job)
 {
-    envelope_status status = find_from(job);
+    envelope_status status = keyring_rewrap_find_from(job);
     if (!status && job->wanted->version != 0)
         status = error_raise(ENVELOPE_E_ARGUMENT, "a version is of one key, not of all");
-    if (!status && job->wanted->kek_uri)
-        status = find_kek(job, &(struct store_key){0});
-    return !status && job->wanted->kek_uri ? try_kek(job, job->uri) : status;
+    if (!status)
+        status = begin(job);
+    if (!status)
+        status = keyring_rewrap_find_to(job);
+    return !status && job->wanted->kek_uri ? keyring_rewrap_try_to(job) : status;
 }
 
 envelope_status keyring_rewrap_all(keyring *ring, const struct keyring_rewrap *wanted, keyring_rewrap_each *each,
                                    void *argument, struct keyring_rewrap_all *done)
 {
     *done = (struct keyring_rewrap_all){0};
-    struct rewrapping job = {.ring = ring, .opened = keyring_connect(ring), .wanted = wanted, .many = true};
+    struct rewrapping job = {.ring = ring,
+                             .opened = keyring_connect(ring),
+                             .wanted = wanted,
+                             .many = true,
+                             .each = each,
+                             .argument = argument,
+                             .all = done};
     if (!job.opened)
         return error_status();
     struct store_key *keys = NULL;
-    struct store_version *rows = NULL;
-    size_t count = 0, row_count = 0;
+    size_t count = 0;
     envelope_status status = prepare_all(&job);
     if (!status)
         status = store_keys(job.opened, &keys, &count);
-    if (!status)
-        status = store_versions(job.opened, NULL, &rows, &row_count);
     if (status) {
-        free(keys);
-        return error_context(status, "rewrapping all keys");
+        error_context(status, "rewrapping all keys");
+    } else {
+        rewrap_keys(&job, keys, count);
+        status = result(&job);
     }
-    keyring_rewrap_ahead_of(&job, rows, row_count);
-    status = rewrap_keys(&job, keys, count, each, argument, done);
-    keyring_rewrap_ahead_end(&job);
-    store_versions_free(rows, row_count);
     free(keys);
-    keyring_refresh_now(ring);
+    finish(&job);
     return status;
 }

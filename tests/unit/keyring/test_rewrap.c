@@ -95,6 +95,30 @@ static void what_does_not_unwrap_stays_as_it_is(void **state)
     keyring_free(ring);
 }
 
+/* Nothing is under the KEK, so that the store does not know of it, nor has given its id away. */
+static void a_refused_move_of_one_version_leaves_no_kek(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain();
+    struct keyring_rewrapped done;
+    const struct keyring_rewrap alone = {.kek_uri = SECOND, .version = 1};
+    assert_ok(keyring_rotate(ring, "default", NULL, NULL, NULL));
+    rig_sql("UPDATE encryption_key_version SET encrypted_key_blob = "
+            "zeroblob(length(encrypted_key_blob)) WHERE version = 1");
+    assert_status(ENVELOPE_E_UNWRAP, keyring_rewrap(ring, "default", &alone, &done));
+    assert_true(done.moved == 0 && done.kept == 0);
+    assert_int_equal(rig_sql_number("SELECT count(*) FROM encryption_kek"), 1);
+    assert_int_equal(rig_sql_number("SELECT seq FROM sqlite_sequence WHERE name = 'encryption_kek'"), 1);
+    assert_int_equal(rig_sql_number("SELECT count(*) FROM encryption_key_history WHERE what = 'rewrap' AND version = 1 "
+                                    "AND result = 'UNWRAP'"),
+                     1);
+    /* The other one does unwrap, and brings the KEK along. */
+    assert_ok(keyring_rewrap(ring, "default", &(struct keyring_rewrap){.kek_uri = SECOND, .version = 2}, &done));
+    assert_true(done.moved == 1 && under("second") == 1);
+    assert_int_equal(rig_sql_number("SELECT count(*) FROM encryption_kek"), 2);
+    keyring_free(ring);
+}
+
 struct rotator {
     keyring *ring;
     _Atomic int failed, done;
@@ -168,8 +192,11 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, keyring_store_setup, keyring_store_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(messages_go_on_before_and_after),           TEST(a_kek_that_cannot_be_used_changes_nothing),
-        TEST(what_does_not_unwrap_stays_as_it_is),       TEST(rotations_meanwhile_end_up_under_the_new_kek),
+        TEST(messages_go_on_before_and_after),
+        TEST(a_kek_that_cannot_be_used_changes_nothing),
+        TEST(what_does_not_unwrap_stays_as_it_is),
+        TEST(rotations_meanwhile_end_up_under_the_new_kek),
+        TEST(a_refused_move_of_one_version_leaves_no_kek),
         TEST(two_that_move_the_same_key_share_the_work),
     };
     return cmocka_run_group_tests(tests, keyring_rig_setup_second, keyring_rig_teardown);
