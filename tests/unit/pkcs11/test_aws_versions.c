@@ -116,6 +116,13 @@ static void a_dry_run_of_a_data_key_gives_none(void **state)
     assert_non_null(strstr(buffer_text(&rig->request.body), "\"DryRun\":true"));
     assert_int_equal(answer(rig, 412, "{\"__type\":\"DryRunOperationException\"}"), BACKEND_DONE);
     assert_int_equal(rig->call.out.length + rig->call.plaintext.length, 0);
+    /* A service that knows no dry runs sends the key. */
+    call.length = 5;
+    assert_int_equal(begin(rig, call), BACKEND_SEND);
+    assert_int_equal(
+        answer(rig, 200, "{\"KeyId\":\"" ARN "\",\"CiphertextBlob\":\"YmxvYg==\",\"Plaintext\":\"SGVsbG8=\"}"),
+        BACKEND_DONE);
+    assert_int_equal(rig->call.out.length + rig->call.plaintext.length, 0);
 }
 
 static void malformed_data_keys_are_refused(void **state)
