@@ -9,102 +9,102 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "json.h"
+#include "refusal.h"
 
 /* Signatures are good for this long, on either side. */
 enum { SKEW_ALLOWED_SECONDS = 300, SKEW_NOTED_SECONDS = 60 };
-
-enum judgement { FAIL, RETRY, REAUTH, WORKED };
-
-struct meaning {
-    const char *code;
-    enum judgement judgement;
-    CK_RV rv;
-    envelope_status status;
-    const char *advice;
-};
 
 /*
  * By the service's own name for it, never by the HTTP status: throttling comes as 400. What the docs list for
  * Encrypt, Decrypt, ReEncrypt, the key calls, and what signing and STS add.
  */
-static const struct meaning meanings[] = {
-    {"DisabledException", FAIL, CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED, "the key is disabled"},
-    {"KMSInvalidStateException", FAIL, CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_REFUSED,
+static const struct refusal refusals[] = {
+    {"DisabledException", BACKEND_FAILED, CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED,
+     "the key is disabled"},
+    {"KMSInvalidStateException", BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_REFUSED,
      "the key's state forbids it (pending deletion, or its material is away)"},
-    {"NotFoundException", FAIL, CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "there is no such key"},
-    {"InvalidArnException", FAIL, CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "not a key of this account"},
-    {"InvalidCiphertextException", FAIL, CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP,
+    {"NotFoundException", BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "there is no such key"},
+    {"InvalidArnException", BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN,
+     "not a key of this account"},
+    {"InvalidCiphertextException", BACKEND_FAILED, CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP,
      "the blob is damaged or was made with other associated data"},
-    {"IncorrectKeyException", FAIL, CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP,
+    {"IncorrectKeyException", BACKEND_FAILED, CKR_ENCRYPTED_DATA_INVALID, ENVELOPE_E_UNWRAP,
      "the blob was made under another key; has the alias been moved?"},
-    {"InvalidKeyUsageException", FAIL, CKR_KEY_TYPE_INCONSISTENT, ENVELOPE_E_KEK_ATTRIBUTES,
+    {"InvalidKeyUsageException", BACKEND_FAILED, CKR_KEY_TYPE_INCONSISTENT, ENVELOPE_E_KEK_ATTRIBUTES,
      "the key is not meant for this"},
-    {"UnsupportedOperationException", FAIL, CKR_FUNCTION_NOT_SUPPORTED, ENVELOPE_E_HSM, "not possible with this key"},
-    {"ConflictException", FAIL, CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED,
+    {"UnsupportedOperationException", BACKEND_FAILED, CKR_FUNCTION_NOT_SUPPORTED, ENVELOPE_E_HSM,
+     "not possible with this key"},
+    {"ConflictException", BACKEND_FAILED, CKR_KEY_FUNCTION_NOT_PERMITTED, ENVELOPE_E_KEK_REFUSED,
      "a rotation of the key is under way or about to begin; try again later"},
-    {"InvalidGrantTokenException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "check grant-tokens"},
-    {"LimitExceededException", FAIL, CKR_DEVICE_MEMORY, ENVELOPE_E_HSM, "a quota of the account is used up"},
-    {"AlreadyExistsException", FAIL, CKR_TEMPLATE_INCONSISTENT, ENVELOPE_E_KEY_EXISTS, "that alias is taken"},
-    {"InvalidAliasNameException", FAIL, CKR_ATTRIBUTE_VALUE_INVALID, ENVELOPE_E_ARGUMENT, "not a valid alias"},
-    {"ValidationException", FAIL, CKR_ARGUMENTS_BAD, ENVELOPE_E_ARGUMENT, "the service refuses an argument"},
-    {"DryRunOperationException", WORKED, CKR_OK, ENVELOPE_OK, ""},
-    {"DryRunOperation", WORKED, CKR_OK, ENVELOPE_OK, ""},
+    {"InvalidGrantTokenException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "check grant-tokens"},
+    {"LimitExceededException", BACKEND_FAILED, CKR_DEVICE_MEMORY, ENVELOPE_E_HSM, "a quota of the account is used up"},
+    {"AlreadyExistsException", BACKEND_FAILED, CKR_TEMPLATE_INCONSISTENT, ENVELOPE_E_KEY_EXISTS, "that alias is taken"},
+    {"InvalidAliasNameException", BACKEND_FAILED, CKR_ATTRIBUTE_VALUE_INVALID, ENVELOPE_E_ARGUMENT,
+     "not a valid alias"},
+    {"ValidationException", BACKEND_FAILED, CKR_ARGUMENTS_BAD, ENVELOPE_E_ARGUMENT, "the service refuses an argument"},
+    /* Where a dry run was asked for it would have worked. */
+    {"DryRunOperationException", BACKEND_DONE, CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "no dry run was asked for"},
+    {"DryRunOperation", BACKEND_DONE, CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "no dry run was asked for"},
 
-    {"ThrottlingException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"Throttling", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"ThrottledException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"RequestLimitExceeded", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"TooManyRequestsException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"RequestThrottled", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"RequestThrottledException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"SlowDown", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"PriorRequestNotComplete", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"RequestTimeout", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the request came too slowly"},
-    {"RequestTimeoutException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the request came too slowly"},
-    {"KeyUnavailableException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the key is out of reach now"},
-    {"KMSInternalException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
-    {"DependencyTimeoutException", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
-    {"IDPCommunicationError", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the identity provider is away"},
+    {"ThrottlingException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"Throttling", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"ThrottledException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"RequestLimitExceeded", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"TooManyRequestsException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"RequestThrottled", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"RequestThrottledException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"SlowDown", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"PriorRequestNotComplete", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"RequestTimeout", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the request came too slowly"},
+    {"RequestTimeoutException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
+     "the request came too slowly"},
+    {"KeyUnavailableException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
+     "the key is out of reach now"},
+    {"KMSInternalException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
+    {"DependencyTimeoutException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
+    {"IDPCommunicationError", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
+     "the identity provider is away"},
 
-    {"ExpiredTokenException", REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the session has expired"},
-    {"ExpiredToken", REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the session has expired"},
-    {"UnrecognizedClientException", REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+    {"ExpiredTokenException", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the session has expired"},
+    {"ExpiredToken", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the session has expired"},
+    {"UnrecognizedClientException", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "the access key or session token is not known"},
-    {"InvalidClientTokenId", REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the access key is not known"},
-    {"InvalidAccessKeyId", REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the access key is not known"},
-    {"AuthFailure", REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the access key is not known"},
-    {"InvalidSignatureException", REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+    {"InvalidClientTokenId", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+     "the access key is not known"},
+    {"InvalidAccessKeyId", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the access key is not known"},
+    {"AuthFailure", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the access key is not known"},
+    {"InvalidSignatureException", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "wrong secret key, or this machine's clock is off"},
-    {"SignatureDoesNotMatch", REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+    {"SignatureDoesNotMatch", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "wrong secret key, or this machine's clock is off"},
-    {"RequestExpired", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "this machine's clock is off"},
-    {"RequestTimeTooSkewed", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "this machine's clock is off"},
-    {"IncompleteSignature", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a malformed access key"},
-    {"IncompleteSignatureException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a malformed access key"},
-    {"MissingAuthenticationTokenException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "no credentials"},
-    {"MissingAuthenticationToken", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "no credentials"},
-    {"AccessDeniedException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
-    {"AccessDenied", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
-    {"NotAuthorized", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
-    {"OptInRequired", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the account may not use this service"},
-    {"SubscriptionRequiredException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+    {"RequestExpired", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "this machine's clock is off"},
+    {"RequestTimeTooSkewed", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+     "this machine's clock is off"},
+    {"IncompleteSignature", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a malformed access key"},
+    {"IncompleteSignatureException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+     "a malformed access key"},
+    {"MissingAuthenticationTokenException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+     "no credentials"},
+    {"MissingAuthenticationToken", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "no credentials"},
+    {"AccessDeniedException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
+    {"AccessDenied", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
+    {"NotAuthorized", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
+    {"OptInRequired", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "the account may not use this service"},
-    {"RegionDisabledException", FAIL, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+    {"SubscriptionRequiredException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+     "the account may not use this service"},
+    {"RegionDisabledException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "the account has not enabled this region"},
-    {"UnknownOperationException", FAIL, CKR_FUNCTION_NOT_SUPPORTED, ENVELOPE_E_HSM,
+    {"UnknownOperationException", BACKEND_FAILED, CKR_FUNCTION_NOT_SUPPORTED, ENVELOPE_E_HSM,
      "the service has no such operation; is the endpoint one of KMS?"},
 };
 
-static const struct meaning unknown_client = {"", FAIL, CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "an error we do not know"};
-static const struct meaning unknown_server = {"", RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
-                                              "the service failed"};
-
-static const struct meaning *meaning_of(const char *code, long status)
+static const struct refusal *refusal_of(const char *code, long status)
 {
-    for (size_t i = 0; i < sizeof meanings / sizeof meanings[0]; i++)
-        if (strcmp(meanings[i].code, code) == 0)
-            return &meanings[i];
-    return status >= 500 || status == 429 || status == 408 ? &unknown_server : &unknown_client;
+    const struct refusal *found = refusal_find(refusals, sizeof refusals / sizeof refusals[0], code);
+    if (found)
+        return found;
+    return status == 401 ? &refusal_unknown : refusal_by_status(status); /* no bearer tokens here */
 }
 
 bool aws_xml_text(const struct buffer *body, const char *name, struct buffer *to)
@@ -252,38 +252,22 @@ static bool is_about_signature(const char *code)
     return false;
 }
 
-/* What is known of the cause: to is filled and *judgement changed where the clock explains it. */
-static const char *explain(const struct meaning *meaning, const struct http_reply *reply, enum judgement *judgement,
+/* What is known of the cause: to is filled and *step changed where the clock explains it. */
+static const char *explain(const struct refusal *refusal, const struct http_reply *reply, enum backend_step *step,
                            char *to, size_t size)
 {
     int64_t ahead;
-    if (!is_about_signature(meaning->code) || !clock_ahead(reply, &ahead))
-        return meaning->advice;
+    if (!is_about_signature(refusal->code) || !clock_ahead(reply, &ahead))
+        return refusal->advice;
     int64_t off = ahead < 0 ? -ahead : ahead;
     if (off <= SKEW_NOTED_SECONDS)
-        return meaning->judgement == REAUTH ? "the secret access key is wrong (this machine's clock is right)"
-                                            : meaning->advice;
+        return refusal->step == BACKEND_REAUTH ? "the secret access key is wrong (this machine's clock is right)"
+                                               : refusal->advice;
     snprintf(to, size, "this machine's clock is %" PRId64 " s %s the service's%s", off,
              ahead < 0 ? "behind" : "ahead of", off > SKEW_ALLOWED_SECONDS ? "; set it right" : "");
     if (off > SKEW_ALLOWED_SECONDS)
-        *judgement = FAIL; /* other credentials would fare no better */
+        *step = BACKEND_FAILED; /* other credentials would fare no better */
     return to;
-}
-
-static enum backend_step act(struct backend_call *call, enum judgement judgement, CK_RV rv)
-{
-    call->rv = rv;
-    switch (judgement) {
-    case RETRY:
-        return BACKEND_RETRY;
-    case REAUTH:
-        return BACKEND_REAUTH;
-    case WORKED:
-        return BACKEND_DONE;
-    case FAIL:
-        break;
-    }
-    return BACKEND_FAILED;
 }
 
 enum backend_step aws_judge(struct backend_call *call, const char *action, const struct http_reply *reply)
@@ -295,19 +279,20 @@ enum backend_step aws_judge(struct backend_call *call, const char *action, const
         return BACKEND_DONE;
     }
     read_error(call, reply, code);
-    const struct meaning *meaning = meaning_of(code, reply->status);
+    const struct refusal *refusal = refusal_of(code, reply->status);
     bool dry = call->dry_run && (call->op == BACKEND_ENCRYPT || call->op == BACKEND_DECRYPT ||
                                  call->op == BACKEND_REWRAP || call->op == BACKEND_DATA_KEY);
-    if (meaning->judgement == WORKED && dry)
+    if (refusal->step == BACKEND_DONE && dry)
         return BACKEND_DONE;
     char clock[128];
-    enum judgement judgement = meaning->judgement == WORKED ? FAIL : meaning->judgement;
-    const char *advice = explain(meaning, reply, &judgement, clock, sizeof clock);
+    enum backend_step step = refusal->step == BACKEND_DONE ? BACKEND_FAILED : refusal->step;
+    const char *advice = explain(refusal, reply, &step, clock, sizeof clock);
     const char *key = call->key ? call->key : "";
-    error_raise(meaning->status ? meaning->status : ENVELOPE_E_HSM, "AWS %s%s%s: %s (%s, HTTP %ld)%s%s", action,
-                *key ? " with key " : "", key, advice, *code ? code : "no error name", reply->status,
-                *call->service_message ? ": " : "", call->service_message);
-    return act(call, judgement, meaning->judgement == WORKED ? CKR_DEVICE_ERROR : meaning->rv);
+    error_raise(refusal->status, "AWS %s%s%s: %s (%s, HTTP %ld)%s%s", action, *key ? " with key " : "", key, advice,
+                *code ? code : "no error name", reply->status, *call->service_message ? ": " : "",
+                call->service_message);
+    call->rv = refusal->rv;
+    return step;
 }
 
 enum backend_step aws_bad_reply(struct backend_call *call, const char *action, const char *problem)

@@ -6,7 +6,8 @@
 
 static const struct refusal no_token = {"", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
                                         "the access token is not accepted"};
-static const struct refusal unknown = {"", BACKEND_FAILED, CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "an error we do not know"};
+const struct refusal refusal_unknown = {"", BACKEND_FAILED, CKR_DEVICE_ERROR, ENVELOPE_E_HSM,
+                                        "an error we do not know"};
 static const struct refusal failing = {"", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
                                        "the service failed"};
 
@@ -22,7 +23,7 @@ const struct refusal *refusal_by_status(long status)
 {
     if (status == 401)
         return &no_token;
-    return status >= 500 || status == 429 ? &failing : &unknown;
+    return status >= 500 || status == 429 || status == 408 ? &failing : &refusal_unknown;
 }
 
 enum backend_step refusal_raise(struct backend_call *call, const struct refusal *refusal,

@@ -29,6 +29,7 @@ struct refusal_place {
 /* NULL if there is none, and for a code of NULL. */
 const struct refusal *refusal_find(const struct refusal *table, size_t count, const char *code);
 /* Where no name explains it. */
+extern const struct refusal refusal_unknown;
 const struct refusal *refusal_by_status(long status);
 /* Raise it, with the service's words as they were noted (backend_note), set rv, return what is to be done. */
 enum backend_step refusal_raise(struct backend_call *call, const struct refusal *refusal,

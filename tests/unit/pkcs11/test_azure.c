@@ -269,6 +269,7 @@ static void refusals_are_judged_by_their_name(void **state)
         {401, "", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, "not accepted"},
         {429, ERROR("Throttled", "Request was not processed"), BACKEND_RETRY, CKR_DEVICE_ERROR, "too many"},
         {429, "", BACKEND_RETRY, CKR_DEVICE_ERROR, "failed"},
+        {408, "", BACKEND_RETRY, CKR_DEVICE_ERROR, "failed"},
         {500, ERROR("InternalServerError", "x"), BACKEND_RETRY, CKR_DEVICE_ERROR, "failed"},
         {503, "<html>", BACKEND_RETRY, CKR_DEVICE_ERROR, "failed"},
         {418, ERROR("Teapot", "x"), BACKEND_FAILED, CKR_DEVICE_ERROR, "Teapot"},
