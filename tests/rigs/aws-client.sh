@@ -3,6 +3,7 @@
 #
 #   client_start MODULE TOKEN     start it; its standard error goes to SCRATCH/client.err
 #   says COMMAND PATTERN          ask, and fail unless the answer matches the pattern; the answer is left in $reply
+#   within SECONDS COMMAND PATTERN    as says, and with the answer in that time: a deadline, and what a busy machine adds
 #   client_stop                   fails if it did not end well; client_kill does not
 #   fail TEXT
 
@@ -35,6 +36,12 @@ says() {
   said:   $reply
   wanted: $2"
     checks=$((checks + 1))
+}
+
+within() {
+    local begin=$SECONDS busy=15
+    says "$2" "$3"
+    ((SECONDS - begin <= $1 + busy)) || fail "$2 took $((SECONDS - begin)) s"
 }
 
 client_stop() {

@@ -188,11 +188,6 @@ says "threads 8 12 alias/first" "ok"
 clear
 
 # --- faults: a defined code and text, within the deadline of 5 s ---
-within() { # SECONDS COMMAND PATTERN
-    local begin=$SECONDS
-    says "$2" "$3"
-    ((SECONDS - begin <= $1)) || fail "$2 took $((SECONDS - begin)) s"
-}
 decrypt="decrypt alias/first financial/3 $blob"
 says "$decrypt" "ok $dek"
 says "files" "ok *"
@@ -204,7 +199,8 @@ for kind in throttle internal unavailable cut reset; do
 done
 [[ $(aws_rig_count Decrypt) = 15 ]] || fail "not three calls each, but $(aws_rig_count Decrypt) for five"
 fault Decrypt throttle
-within 6 "$decrypt" "CKR_DEVICE_ERROR gave up after * tries*ThrottlingException*"
+# The last try may be one that the deadline cut.
+within 6 "$decrypt" "CKR_DEVICE_@(ERROR|REMOVED) gave up after * tries*ThrottlingException*"
 clear
 fault Decrypt cut
 within 6 "$decrypt" "CKR_DEVICE_REMOVED *"

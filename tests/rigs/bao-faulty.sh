@@ -1,10 +1,11 @@
 # shellcheck shell=bash
 # A transit server with one key, kek, behind a proxy that spoils its answers, and aws-client.sh to ask it; to be sourced.
 #
-#   bao_faulty_config LINE…    kms.cnf with the token bao behind the proxy; ours is in SCRATCH/token, the key's own in $dek
-#   fault KIND [TIMES]         of fault_proxy.py: always, or so often; clear ends it
-#   forget, asked              how often the server has been asked since
-#   within SECONDS COMMAND PATTERN   as says, and no later
+#   with LINE…            start the client with these lines of kms.cnf for the token bao, which is behind the proxy
+#   fault KIND [TIMES]    of fault_proxy.py: always, or so often; clear ends it
+#   forget, asked         how often the server has been asked since
+#
+# Our token is in SCRATCH/token, the key's own in $dek.
 
 # shellcheck source=tests/rigs/bao-rig.sh
 . "$SOURCE_DIR/tests/rigs/bao-rig.sh"
@@ -34,13 +35,9 @@ clear() { bao_faulty_do clear '{}' >/dev/null; }
 forget() { bao_faulty_do counts '{}' >/dev/null; }
 asked() { bao_faulty_do counts | jq '."-" // 0'; }
 
-bao_faulty_config() {
+with() {
+    client_stop
     printf '%s\n' "[token bao]" "backend = openbao" "address = $bao_faulty_url" "auth = token" \
         "token-file = $SCRATCH/token" "$@" >"$ENVELOPE_KMS_CONFIG"
-}
-
-within() {
-    local begin=$SECONDS
-    says "$2" "$3"
-    ((SECONDS - begin <= $1)) || fail "$2 took $((SECONDS - begin)) s"
+    client_start "$BUILD_DIR/pkcs11/envelope-kms.so" bao
 }

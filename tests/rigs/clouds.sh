@@ -68,11 +68,6 @@ with_google() { # [LINE…]
     restart google "backend = gcp-kms" "key-ring = projects/rig/locations/europe-west1/keyRings/prod" \
         "auth = ${auth:-service-account}" "endpoint = $url" "credentials-file = ${account:-$SCRATCH/account.json}" "$@"
 }
-within() { # SECONDS COMMAND PATTERN
-    local begin=$SECONDS
-    says "$2" "$3"
-    ((SECONDS - begin <= $1)) || fail "$2 took $((SECONDS - begin)) s"
-}
 # What every service may do to a decryption; $1: its verb, $2: the command, $3: what it yields
 faults() {
     local kind
