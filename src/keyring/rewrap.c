@@ -183,11 +183,17 @@ static envelope_status begin(struct rewrapping *job)
     job->writing = calloc(1, sizeof *job->writing);
     if (!job->keys || !job->writing)
         return error_raise(ENVELOPE_E_NO_MEMORY, "out of memory while keys are rewrapped");
-    return keyring_store_id(job->ring, job->store_id);
+    job->dek = secslab_get(job->ring->deks);
+    job->again = secslab_get(job->ring->deks);
+    return job->dek && job->again ? keyring_store_id(job->ring, job->store_id) : error_status();
 }
 
 static void finish(struct rewrapping *job)
 {
+    if (job->dek)
+        secslab_put(job->ring->deks, job->dek);
+    if (job->again)
+        secslab_put(job->ring->deks, job->again);
     free(job->keys);
     free(job->writing);
     free(job->public_uri);

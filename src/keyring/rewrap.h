@@ -38,6 +38,8 @@ struct rewrap_source {
     uint32_t kek_id;
     unsigned away;               /* times in a row that it could not be reached */
     struct keyring_failure lost; /* nothing can be had from it: the next version under it would hear the same */
+    const char *to;              /* the KEK that the rest was found out for */
+    bool here;                   /* neither is a key service's */
     bool many;     /* a DEK leaves its service on the way, so that several in one request gain something */
     unsigned vain; /* requests for several that moved none, in a row */
 };
@@ -82,6 +84,7 @@ struct rewrapping {
     size_t key_count, told;
     struct rewrap_page page;
     struct rewrap_writing *writing;
+    uint8_t *dek, *again; /* slots of ring->deks: a DEK on its way, and what unwraps of what was made of it */
 
     keyring_rewrap_each *each; /* may be NULL */
     void *argument;

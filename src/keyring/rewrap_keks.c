@@ -61,32 +61,32 @@ envelope_status keyring_rewrap_find_to(struct rewrapping *job)
     return status || job->kek_is_there ? status : keyring_rewrap_try_to(job);
 }
 
-static envelope_status try_with(hsm *token, const char *uri, uint8_t *dek, uint8_t *again)
+static envelope_status wrap_trial(struct rewrapping *job, uint8_t **blob)
 {
     static const uint8_t aad[] = "envelope trial wrap";
-    uint8_t *blob = NULL;
     size_t length = 0;
-    envelope_status status = hsm_generate_dek(token, uri, dek);
+    hsm *token = job->ring->token;
+    envelope_status status = hsm_generate_dek(token, job->uri, job->dek);
     if (!status)
-        status = hsm_wrap(token, uri, aad, sizeof aad, dek, &blob, &length);
+        status = hsm_wrap(token, job->uri, aad, sizeof aad, job->dek, blob, &length);
     if (!status)
-        status = hsm_unwrap(token, uri, aad, sizeof aad, blob, length, again);
-    if (!status && CRYPTO_memcmp(dek, again, HSM_DEK_SIZE) != 0)
+        status = hsm_unwrap(token, job->uri, aad, sizeof aad, *blob, length, job->again);
+    if (!status && CRYPTO_memcmp(job->dek, job->again, HSM_DEK_SIZE) != 0)
         status = error_raise(ENVELOPE_E_UNWRAP, "the token unwraps another key than it wrapped");
-    free(blob);
     return status;
 }
 
 envelope_status keyring_rewrap_try_to(struct rewrapping *job)
 {
+    uint8_t *blob = NULL;
     if (job->tried)
         return ENVELOPE_OK;
-    uint8_t *dek = secslab_get(job->ring->deks), *again = secslab_get(job->ring->deks);
-    envelope_status status = dek && again ? try_with(job->ring->token, job->uri, dek, again) : error_status();
-    if (dek)
-        secslab_put(job->ring->deks, dek);
-    if (again)
-        secslab_put(job->ring->deks, again);
+    keyring_gate_enter();
+    envelope_status status = wrap_trial(job, &blob);
+    keyring_gate_leave();
+    free(blob);
+    secmem_wipe(job->dek, HSM_DEK_SIZE);
+    secmem_wipe(job->again, HSM_DEK_SIZE);
     job->tried = !status;
     return status ? error_context(status, "trying the KEK %s", job->uri) : ENVELOPE_OK;
 }
