@@ -50,11 +50,6 @@ static envelope_status find_resource(struct azure *azure)
     return azure->resource ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
 }
 
-static envelope_status missing(const struct token_settings *settings, const char *what)
-{
-    return error_raise(ENVELOPE_E_CONFIG, "[token %s]: auth = %s needs %s", settings->label, settings->auth, what);
-}
-
 static envelope_status check_auth(struct azure *azure)
 {
     const struct token_settings *settings = azure->settings;
@@ -66,15 +61,14 @@ static envelope_status check_auth(struct azure *azure)
     const char *tenant = settings->tenant ? settings->tenant : local_env("AZURE_TENANT_ID");
     const char *client_id = settings->client_id ? settings->client_id : local_env("AZURE_CLIENT_ID");
     if (azure->auth != AZURE_AUTH_MANAGED && !tenant)
-        return missing(settings, "tenant, or AZURE_TENANT_ID");
+        return web_missing(settings, "tenant, or AZURE_TENANT_ID");
     if (azure->auth != AZURE_AUTH_MANAGED && !client_id)
-        return missing(settings, "client-id, or AZURE_CLIENT_ID");
+        return web_missing(settings, "client-id, or AZURE_CLIENT_ID");
     if (azure->auth == AZURE_AUTH_CERTIFICATE && !settings->credentials_file &&
         !local_env("AZURE_CLIENT_CERTIFICATE_PATH"))
-        return missing(settings, "credentials-file, or AZURE_CLIENT_CERTIFICATE_PATH");
+        return web_missing(settings, "credentials-file, or AZURE_CLIENT_CERTIFICATE_PATH");
     if (azure->auth != AZURE_AUTH_CERTIFICATE && settings->credentials_file)
-        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: credentials-file means nothing to auth = %s",
-                           settings->label, settings->auth);
+        return web_meaningless(settings, "credentials-file");
     if (tenant && tenant[strspn(tenant, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-.")])
         return error_raise(ENVELOPE_E_CONFIG, "[token %s]: tenant must be a directory's id or domain", settings->label);
     if ((tenant && !(azure->tenant = text_copy(tenant))) || (client_id && !(azure->client_id = text_copy(client_id))))
@@ -94,14 +88,8 @@ static envelope_status choose_endpoints(struct azure *azure)
     const char *authority = settings->authority ? settings->authority : local_env("AZURE_AUTHORITY_HOST");
     status = web_copy_endpoint(settings, settings->authority ? "authority" : "AZURE_AUTHORITY_HOST",
                                authority ? authority : "https://login.microsoftonline.com", &azure->authority);
-    if (status)
-        return status;
-    /* Instance metadata speaks plain HTTP on its link-local address and nowhere else. */
-    static const char link_local[] = "http://169.254.169.254";
-    if (settings->imds_endpoint && strcmp(settings->imds_endpoint, link_local) != 0)
-        return web_copy_endpoint(settings, "imds-endpoint", settings->imds_endpoint, &azure->imds_endpoint);
-    azure->imds_endpoint = text_copy(link_local);
-    return azure->imds_endpoint ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
+    static const char *const metadata[] = {"http://169.254.169.254"};
+    return status ? status : web_copy_metadata(settings, metadata, 1, &azure->imds_endpoint);
 }
 
 static void azure_close(void *state)
@@ -158,18 +146,9 @@ static enum backend_step hand_out(const struct azure *azure, struct backend_call
     case BACKEND_CREATE:
     case BACKEND_DELETE:
         return azure_step_admin(azure, call, reply, request);
-    case BACKEND_ENCRYPT:
-    case BACKEND_DECRYPT:
-    case BACKEND_REWRAP:
-    case BACKEND_RANDOM:
-    case BACKEND_DATA_KEY: /* not offered, so never asked: token.c */
-    case BACKEND_VERSIONS:
-    case BACKEND_ROTATE:
-    case BACKEND_SET_VERSIONS:
-    case BACKEND_BATCH:
-        break;
+    default: /* what is not offered is never asked: token.c */
+        return azure_step_crypt(azure, call, reply, request);
     }
-    return azure_step_crypt(azure, call, reply, request);
 }
 
 static enum backend_step azure_step(const void *state, struct backend_call *call, const struct http_reply *reply,

@@ -67,11 +67,6 @@ static envelope_status check_path(const struct token_settings *settings, const c
     return *path ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
 }
 
-static envelope_status missing(const struct token_settings *settings, const char *what)
-{
-    return error_raise(ENVELOPE_E_CONFIG, "[token %s]: auth = %s needs %s", settings->label, settings->auth, what);
-}
-
 static envelope_status check_auth(const struct token_settings *settings, enum bao_auth *auth)
 {
     size_t chosen;
@@ -80,11 +75,11 @@ static envelope_status check_auth(const struct token_settings *settings, enum ba
         return status;
     *auth = (enum bao_auth)chosen;
     if (*auth == BAO_AUTH_APPROLE && !settings->role_id_file && !settings->role)
-        return missing(settings, "role-id-file, or the role id itself in role");
+        return web_missing(settings, "role-id-file, or the role id itself in role");
     if (*auth == BAO_AUTH_CERT && (!settings->client_cert || !settings->client_key))
-        return missing(settings, "client-cert and client-key");
+        return web_missing(settings, "client-cert and client-key");
     if (*auth == BAO_AUTH_KUBERNETES && !settings->role)
-        return missing(settings, "role");
+        return web_missing(settings, "role");
     return ENVELOPE_OK;
 }
 

@@ -64,20 +64,16 @@ static envelope_status check_auth(struct gcp *gcp)
         return status;
     gcp->auth = (enum gcp_auth)i;
     if (gcp->auth == GCP_AUTH_METADATA && settings->credentials_file)
-        return error_raise(ENVELOPE_E_CONFIG, "[token %s]: credentials-file means nothing to auth = metadata",
-                           settings->label);
+        return web_meaningless(settings, "credentials-file");
     return ENVELOPE_OK;
 }
 
-/* The metadata server speaks plain HTTP under its own name and address and nowhere else. */
-static envelope_status choose_metadata(struct gcp *gcp)
+static envelope_status choose_endpoints(struct gcp *gcp)
 {
-    static const char *const known[] = {"http://metadata.google.internal", "http://169.254.169.254"};
-    const char *url = gcp->settings->imds_endpoint ? gcp->settings->imds_endpoint : known[0];
-    if (strcmp(url, known[0]) != 0 && strcmp(url, known[1]) != 0)
-        return web_copy_endpoint(gcp->settings, "imds-endpoint", url, &gcp->metadata);
-    gcp->metadata = text_copy(url);
-    return gcp->metadata ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
+    static const char *const metadata[] = {"http://metadata.google.internal", "http://169.254.169.254"};
+    const char *endpoint = gcp->settings->endpoint ? gcp->settings->endpoint : "https://cloudkms.googleapis.com";
+    envelope_status status = web_copy_endpoint(gcp->settings, "endpoint", endpoint, &gcp->endpoint);
+    return status ? status : web_copy_metadata(gcp->settings, metadata, 2, &gcp->metadata);
 }
 
 static void gcp_close(void *state)
@@ -102,11 +98,7 @@ static envelope_status gcp_open(const struct token_settings *settings, void **st
     if (!status)
         status = check_auth(gcp);
     if (!status)
-        status = web_copy_endpoint(settings, "endpoint",
-                                   settings->endpoint ? settings->endpoint : "https://cloudkms.googleapis.com",
-                                   &gcp->endpoint);
-    if (!status)
-        status = choose_metadata(gcp);
+        status = choose_endpoints(gcp);
     if (status) {
         gcp_close(gcp);
         return status;
@@ -132,15 +124,7 @@ static enum backend_step hand_out(const struct gcp *gcp, struct backend_call *ca
                             error_raise(ENVELOPE_E_HSM,
                                         "[token %s]: Cloud KMS deletes no keys; destroy the versions of %s there",
                                         gcp->settings->label, call->key));
-    case BACKEND_ENCRYPT:
-    case BACKEND_DECRYPT:
-    case BACKEND_REWRAP:
-    case BACKEND_RANDOM:
-    case BACKEND_DATA_KEY: /* not offered, so never asked: token.c */
-    case BACKEND_VERSIONS:
-    case BACKEND_ROTATE:
-    case BACKEND_SET_VERSIONS:
-    case BACKEND_BATCH:
+    default: /* what is not offered is never asked: token.c */
         break;
     }
     if (call->cipher != BACKEND_AEAD && (call->op == BACKEND_ENCRYPT || call->op == BACKEND_DECRYPT))

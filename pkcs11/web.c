@@ -81,6 +81,27 @@ envelope_status web_choose_auth(const struct token_settings *settings, const cha
     return error_raise(ENVELOPE_E_CONFIG, "[token %s]: auth must be one of %s", settings->label, list);
 }
 
+envelope_status web_missing(const struct token_settings *settings, const char *what)
+{
+    return error_raise(ENVELOPE_E_CONFIG, "[token %s]: auth = %s needs %s", settings->label, settings->auth, what);
+}
+
+envelope_status web_meaningless(const struct token_settings *settings, const char *name)
+{
+    return error_raise(ENVELOPE_E_CONFIG, "[token %s]: %s means nothing to auth = %s", settings->label, name,
+                       settings->auth);
+}
+
+envelope_status web_copy_metadata(const struct token_settings *settings, const char *const *known, size_t count,
+                                  char **copy)
+{
+    const char *url = settings->imds_endpoint ? settings->imds_endpoint : known[0];
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(url, known[i]) == 0)
+            return (*copy = text_copy(url)) ? ENVELOPE_OK : ENVELOPE_E_NO_MEMORY;
+    return web_copy_endpoint(settings, "imds-endpoint", url, copy);
+}
+
 void *web_work(struct backend_call *call, size_t size, void (*release)(void *work))
 {
     if (!call->work) {

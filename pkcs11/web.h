@@ -24,6 +24,17 @@ envelope_status web_copy_endpoint(const struct token_settings *settings, const c
 envelope_status web_choose_auth(const struct token_settings *settings, const char *const *names, size_t count,
                                 size_t *chosen);
 
+/* ENVELOPE_E_CONFIG: the setting `auth` needs that; or has no use for this one. */
+envelope_status web_missing(const struct token_settings *settings, const char *what);
+envelope_status web_meaningless(const struct token_settings *settings, const char *name);
+
+/*
+ * A copy of imds-endpoint, which is the first of `known` where it is not set. Those speak plain HTTP on the machine's
+ * own link; any other is checked as above.
+ */
+envelope_status web_copy_metadata(const struct token_settings *settings, const char *const *known, size_t count,
+                                  char **copy);
+
 /* call->work, made (zeroed) at first use; NULL with rv and the error set. */
 void *web_work(struct backend_call *call, size_t size, void (*release)(void *work));
 
