@@ -18,7 +18,7 @@
 #include "backends.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "bench_refusal.h"
+#include "bench.h"
 
 #define ENVELOPE_REPLY(data)                                                                                           \
     "{\"request_id\":\"05981f22-2df3-f52a-457a-ac29af2b6983\",\"lease_id\":\"\",\"renewable\":false,"                  \
@@ -120,11 +120,7 @@ static inline enum backend_step reply(struct bench *bench, long status, const ch
 
 static inline bool has_header(const struct bench *bench, const char *line)
 {
-    const char *at = buffer_text(&bench->request.headers), *end = at + bench->request.headers.length;
-    for (; at < end; at += strlen(at) + 1)
-        if (strcmp(at, line) == 0)
-            return true;
-    return false;
+    return bench_has_header(&bench->request, line);
 }
 
 static inline void assert_request(const struct bench *bench, enum http_method method, const char *path,

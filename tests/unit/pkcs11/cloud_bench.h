@@ -20,7 +20,7 @@
 #include "backends.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "bench_refusal.h"
+#include "bench.h"
 #include "web.h"
 
 struct bench {
@@ -70,6 +70,11 @@ static inline enum backend_step begin(struct bench *bench, struct backend_call c
     return bench->step = bench->backend->step(bench->state, &bench->call, NULL, &bench->request);
 }
 
+static inline enum backend_step log_in(struct bench *bench, const char *pin)
+{
+    return begin(bench, (struct backend_call){.op = BACKEND_AUTHENTICATE, .pin = pin});
+}
+
 static inline enum backend_step answer(struct bench *bench, long status, const char *body)
 {
     struct http_reply reply = {.status = status, .transport = status ? HTTP_OK : HTTP_UNREACHABLE};
@@ -84,11 +89,7 @@ static inline enum backend_step answer(struct bench *bench, long status, const c
 
 static inline bool has_header(const struct bench *bench, const char *line)
 {
-    const char *at = buffer_text(&bench->request.headers), *end = at + bench->request.headers.length;
-    for (; at < end; at += strlen(at) + 1)
-        if (strcmp(at, line) == 0)
-            return true;
-    return false;
+    return bench_has_header(&bench->request, line);
 }
 
 static inline void assert_asks(const struct bench *bench, enum http_method method, const char *url, const char *body)
@@ -119,6 +120,27 @@ static inline void assert_refusal(struct bench *bench, const struct bench_refusa
 {
     answer(bench, wanted->status, wanted->body);
     assert_refused(bench, wanted->step, wanted->rv, wanted->words);
+}
+
+/* Each of them as the answer to this call; and none of them shows the token. */
+static inline void assert_refusals(struct bench *bench, struct backend_call call, const struct bench_refusal *rows,
+                                   size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        begin(bench, call);
+        assert_refusal(bench, &rows[i]);
+        assert_null(strstr(error_text(), "eyJ.token"));
+    }
+}
+
+/* A login by what this machine is: it has to be there, and a PIN is of no use. */
+static inline void assert_asks_the_machine_only(struct bench *bench)
+{
+    log_in(bench, "");
+    answer(bench, 0, "");
+    assert_refused(bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "not reachable");
+    log_in(bench, "1234");
+    assert_refused(bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "takes no PIN");
 }
 
 static inline struct backend_call crypt_call(enum backend_op op, enum backend_cipher cipher, const char *key,

@@ -14,8 +14,6 @@
 #define CLIENT "11111111-2222-3333-4444-555555555555"
 #define QUERY(version) "?api-version=" version "&resource=https%3A%2F%2Fvault.azure.net"
 
-static const struct backend_call log_in = {.op = BACKEND_AUTHENTICATE, .pin = ""};
-
 static void no_environment(void)
 {
     static const char *const variables[] = {
@@ -72,7 +70,7 @@ static void a_certificate_signs_an_assertion_that_verifies(void **state)
     write_pem(path, key, certificate);
     bench_open(&bench, &azure_backend);
     for (int i = 0; i < 2; i++) {
-        begin(&bench, log_in);
+        log_in(&bench, "");
         if (bench.step != BACKEND_SEND)
             fail_msg("%s", error_text());
         assert_string_equal(bench.request.url, ENDPOINT);
@@ -130,11 +128,11 @@ static void certificate_files_that_cannot_be_used_are_refused_with_their_name(vo
     };
     bench_open(&bench, &azure_backend);
     unlink(path);
-    begin(&bench, log_in);
+    log_in(&bench, "");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, path);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         write_pem(path, rows[i].key, rows[i].certificate);
-        begin(&bench, log_in);
+        log_in(&bench, "");
         assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, rows[i].words);
         assert_non_null(strstr(error_text(), path));
     }
@@ -159,7 +157,7 @@ static void a_key_with_a_passphrase_is_refused_and_nobody_is_asked(void **state)
     assert_int_equal(fclose(file), 0);
     EVP_PKEY_free(key);
     bench_open(&bench, &azure_backend);
-    begin(&bench, log_in);
+    log_in(&bench, "");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "without a passphrase");
     unlink(path);
     bench_close(&bench);
@@ -192,7 +190,7 @@ static void a_certificate_with_a_passphrase_is_refused_and_nobody_is_asked(void 
     assert_int_equal(fclose(file), 0);
     EVP_PKEY_free(key);
     bench_open(&bench, &azure_backend);
-    begin(&bench, log_in);
+    log_in(&bench, "");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "no certificate in PEM form");
     assert_false(asked);
     unlink(path);
@@ -219,7 +217,7 @@ static void app_service_is_asked_where_the_environment_says(void **state)
     setenv("IDENTITY_HEADER", "853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a", 1);
     bench.settings.client_id = (char *)CLIENT;
     bench_open(&bench, &azure_backend);
-    begin(&bench, log_in);
+    log_in(&bench, "");
     assert_asks(&bench, HTTP_GET, "http://169.254.131.2:8081/msi/token" QUERY("2019-08-01") "&client_id=" CLIENT, "");
     assert_true(has_header(&bench, "X-IDENTITY-HEADER: 853b9a84-5bfa-4b22-a3f3-0b9a43d9ad8a"));
     assert_true(bench.request.direct && bench.request.optional && !has_header(&bench, "Metadata: true"));
@@ -232,10 +230,10 @@ static void app_service_is_asked_where_the_environment_says(void **state)
     assert_string_equal(credentials_token(bench.call.made), "eyJ0.app");
     assert_true(credentials_expires(bench.call.made) / CLOCK_SECOND >= end - 2 &&
                 credentials_expires(bench.call.made) / CLOCK_SECOND <= end + 2);
-    begin(&bench, log_in);
+    log_in(&bench, "");
     answer(&bench, 200, "{\"access_token\":\"eyJ0.app\",\"expires_on\":\"1586984735\"}");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "without an access token");
-    begin(&bench, log_in);
+    log_in(&bench, "");
     answer(&bench, 400, "{\"statusCode\":400,\"message\":\"No User Assigned Managed Identity found\"}");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "App Service");
     assert_null(strstr(error_text(), "853b9a84"));
@@ -259,7 +257,7 @@ static void arcs_agent_is_shown_that_its_file_can_be_read(void **state)
     bench_open(&bench, &azure_backend);
     ((struct azure *)bench.state)->proof_dir = dir;
 
-    begin(&bench, log_in);
+    log_in(&bench, "");
     assert_asks(&bench, HTTP_GET, "http://localhost:40342/metadata/identity/oauth2/token" QUERY("2019-11-01"), "");
     assert_true(has_header(&bench, "Metadata: true"));
     snprintf(header, sizeof header, "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=%s\r\n\r\n", path);
@@ -273,13 +271,13 @@ static void arcs_agent_is_shown_that_its_file_can_be_read(void **state)
     assert_string_equal(credentials_token(bench.call.made), "eyJ0.arc");
 
     /* Not believed: a second refusal. */
-    begin(&bench, log_in);
+    log_in(&bench, "");
     bench.reply_headers = header;
     answer(&bench, 401, "");
     answer(&bench, 401, "{\"error\":\"access_denied\"}");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "access_denied");
     unlink(path);
-    begin(&bench, log_in);
+    log_in(&bench, "");
     bench.reply_headers = header;
     answer(&bench, 401, "");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "himds");
@@ -307,13 +305,13 @@ static void what_says_it_is_arcs_agent_gets_no_other_file(void **state)
     bench_open(&bench, &azure_backend);
     for (size_t i = 0; i < sizeof challenges / sizeof challenges[0]; i++) {
         char header[256];
-        begin(&bench, log_in);
+        log_in(&bench, "");
         snprintf(header, sizeof header, "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: %s\r\n\r\n", challenges[i]);
         bench.reply_headers = header;
         answer(&bench, 401, "");
         assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "not Azure Arc's agent");
     }
-    begin(&bench, log_in);
+    log_in(&bench, "");
     answer(&bench, 401, "");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "not Azure Arc's agent");
     bench_close(&bench);
@@ -371,7 +369,7 @@ static void instance_metadata_named_in_the_settings_is_asked_whatever_the_enviro
     setenv("IDENTITY_HEADER", "h", 1);
     bench.settings.imds_endpoint = (char *)"http://169.254.169.254";
     bench_open(&bench, &azure_backend);
-    begin(&bench, log_in);
+    log_in(&bench, "");
     assert_asks(&bench, HTTP_GET, "http://169.254.169.254/metadata/identity/oauth2/token" QUERY("2018-02-01"), "");
     bench_close(&bench);
     no_environment();

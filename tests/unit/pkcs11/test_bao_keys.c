@@ -146,10 +146,7 @@ static void settings_are_checked_before_anything_is_sent(void **unused)
 {
     (void)unused;
     static char address[] = "https://bao.test:8200";
-    const struct {
-        struct token_settings settings;
-        const char *words; /* NULL: accepted */
-    } cases[] = {
+    const struct bench_settings rows[] = {
         {{.address = address, .auth = (char *)"token"}, NULL},
         {{.address = (char *)"http://127.0.0.1:8200", .auth = (char *)"token"}, NULL},
         {{.address = (char *)"https://[::1]:8200/", .auth = (char *)"token"}, NULL},
@@ -168,16 +165,7 @@ static void settings_are_checked_before_anything_is_sent(void **unused)
         {{.address = address, .auth = (char *)"token", .mount = (char *)"a b"}, "mount"},
         {{.address = address, .auth = (char *)"token", .auth_mount = (char *)"/"}, "auth-mount"},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct token_settings settings = cases[i].settings;
-        void *state = NULL;
-        settings.label = (char *)"bao";
-        error_clear();
-        envelope_status status = bao_backend.open(&settings, &state);
-        if (cases[i].words ? status != ENVELOPE_E_CONFIG || !strstr(error_text(), cases[i].words) : status != 0)
-            fail_msg("case %zu: %d %s", i, (int)status, error_text());
-        bao_backend.close(state);
-    }
+    assert_settings(&bao_backend, rows, sizeof rows / sizeof rows[0]);
 }
 
 /* ---- damage ---- */

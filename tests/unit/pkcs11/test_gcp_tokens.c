@@ -25,8 +25,6 @@
     "{\"access_token\":\"ya29.federated\",\"issued_token_type\":"                                                      \
     "\"urn:ietf:params:oauth:token-type:access_token\",\"token_type\":\"Bearer\",\"expires_in\":3600}"
 
-static const struct backend_call log_in = {.op = BACKEND_AUTHENTICATE, .pin = ""};
-
 static void open_with(struct bench *bench, const char *config)
 {
     *bench = (struct bench){.settings = {.auth = (char *)"workload-identity",
@@ -51,7 +49,7 @@ static void a_token_from_a_file_is_exchanged(void **state)
     open_with(&bench, CONFIG(FROM_FILE, ""));
     for (int i = 0; i < 2; i++) { /* read anew each time */
         write_file(TOKEN_NAME, i ? "eyJh.eyJi.two" : "eyJh.eyJi.one\n");
-        begin(&bench, log_in);
+        log_in(&bench, "");
         assert_asks(&bench, HTTP_POST, "https://sts.googleapis.com/v1/token",
                     i ? EXCHANGE("cloudkms", "eyJh.eyJi.two") : EXCHANGE("cloudkms", "eyJh.eyJi.one"));
         assert_true(has_header(&bench, "Content-Type: application/x-www-form-urlencoded"));
@@ -59,11 +57,11 @@ static void a_token_from_a_file_is_exchanged(void **state)
     answer(&bench, 200, EXCHANGED);
     assert_int_equal(bench.step, BACKEND_DONE);
     assert_string_equal(credentials_token(bench.call.made), "ya29.federated");
-    begin(&bench, log_in);
+    log_in(&bench, "");
     answer(&bench, 400,
            "{\"error\":\"invalid_grant\",\"error_description\":\"The audience in ID Token does not match\"}");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "does not match");
-    begin(&bench, log_in);
+    log_in(&bench, "");
     answer(&bench, 503, "");
     assert_refused(&bench, BACKEND_RETRY, CKR_DEVICE_ERROR, "cannot give an access token now");
     done(&bench);
@@ -79,7 +77,7 @@ static void a_token_from_an_address_is_asked_for_with_the_files_headers(void **s
                "\"headers\":{\"Metadata\":\"True\",\"Authorization\":\"Bearer hush\"},\"format\":{\"type\":\"json\","
                "\"subject_token_field_name\":\"access_token\"}}",
                ""));
-    begin(&bench, log_in);
+    log_in(&bench, "");
     assert_asks(&bench, HTTP_GET,
                 "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource=app", "");
     assert_true(has_header(&bench, "Metadata: True") && has_header(&bench, "Authorization: Bearer hush"));
@@ -89,11 +87,11 @@ static void a_token_from_an_address_is_asked_for_with_the_files_headers(void **s
     assert_false(has_header(&bench, "Authorization: Bearer hush"));
     answer(&bench, 200, EXCHANGED);
     assert_int_equal(bench.step, BACKEND_DONE);
-    begin(&bench, log_in);
+    log_in(&bench, "");
     answer(&bench, 200, "{\"id_token\":\"eyJh.eyJi.azure\"}");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "subject_token_field_name");
     assert_null(strstr(error_text(), "eyJh"));
-    begin(&bench, log_in);
+    log_in(&bench, "");
     answer(&bench, 404, "{\"error\":\"invalid_request\"}");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "credential_source");
     assert_null(strstr(error_text(), "hush"));
@@ -107,7 +105,7 @@ static void a_service_account_is_impersonated_where_the_file_says(void **state)
     open_with(&bench, CONFIG(FROM_FILE, ",\"service_account_impersonation_url\":\"" IMPERSONATION
                                         "\",\"service_account_impersonation\":{\"token_lifetime_seconds\":1800}"));
     write_file(TOKEN_NAME, "eyJh.eyJi.one");
-    begin(&bench, log_in);
+    log_in(&bench, "");
     assert_asks(&bench, HTTP_POST, "https://sts.googleapis.com/v1/token", EXCHANGE("cloud-platform", "eyJh.eyJi.one"));
     answer(&bench, 200, EXCHANGED);
     assert_asks(&bench, HTTP_POST, IMPERSONATION,
@@ -136,13 +134,13 @@ static void a_service_account_is_impersonated_where_the_file_says(void **state)
         {200, "[]", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "without an access token"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        begin(&bench, log_in);
+        log_in(&bench, "");
         answer(&bench, 200, EXCHANGED);
         assert_refusal(&bench, &rows[i]);
         assert_null(strstr(error_text(), "ya29"));
         assert_null(strstr(error_text(), "such key"));
     }
-    begin(&bench, log_in);
+    log_in(&bench, "");
     answer(&bench, 200, "{\"issued_token_type\":\"x\"}");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "without an access token");
     done(&bench);
@@ -161,7 +159,7 @@ static void more_headers_than_a_request_takes_are_refused(void **state)
         used += snprintf(config + used, sizeof config - (size_t)used, "%s\"X-%d\":\"y\"", i ? "," : "", i);
     snprintf(config + used, sizeof config - (size_t)used, "}}}");
     open_with(&bench, config);
-    begin(&bench, log_in);
+    log_in(&bench, "");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "more than 16 headers");
     done(&bench);
 }
@@ -198,17 +196,17 @@ static void files_that_cannot_be_used_are_refused_with_their_name(void **state)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         write_file(FILE_NAME, rows[i].config);
         write_file(TOKEN_NAME, rows[i].token);
-        begin(&bench, log_in);
+        log_in(&bench, "");
         assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, rows[i].words);
         assert_non_null(strstr(error_text(), FILE_NAME));
         assert_null(strstr(error_text(), "SECRET"));
     }
     write_file(FILE_NAME, CONFIG(FROM_FILE, ",\"service_account_impersonation_url\":\"http://evil.example/x\""));
     write_file(TOKEN_NAME, "t");
-    begin(&bench, log_in);
+    log_in(&bench, "");
     answer(&bench, 200, EXCHANGED);
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "service_account_impersonation_url");
-    begin(&bench, (struct backend_call){.op = BACKEND_AUTHENTICATE, .pin = "1234"});
+    log_in(&bench, "1234");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "takes no PIN");
     done(&bench);
 }
