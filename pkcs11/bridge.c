@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/fork.h"
+#include "resolve.h"
 
 static pthread_mutex_t current_lock = PTHREAD_MUTEX_INITIALIZER; /* short; never held across anything slow */
 static struct bridge *current;
@@ -76,9 +77,6 @@ static CK_RV check_args(const CK_C_INITIALIZE_ARGS *args)
     if (any && !(args->flags & CKF_OS_LOCKING_OK))
         return call_refuse(CKR_CANT_LOCK, "C_Initialize: this module locks by the operating system's means only "
                                           "(CKF_OS_LOCKING_OK)");
-    /* libcurl resolves names in a thread of its own, to keep deadlines. */
-    if (args->flags & CKF_LIBRARY_CANT_CREATE_OS_THREADS)
-        return call_refuse(CKR_NEED_TO_CREATE_THREADS, "C_Initialize: this module must be allowed to create threads");
     return CKR_OK;
 }
 
@@ -106,7 +104,7 @@ static envelope_status make(struct bridge **made)
     return status;
 }
 
-static CK_RV start_once(void)
+static CK_RV start_once(const CK_C_INITIALIZE_ARGS *args)
 {
     struct bridge *running = bridge_ref();
     if (running) {
@@ -117,6 +115,7 @@ static CK_RV start_once(void)
         return CKR_GENERAL_ERROR;
     struct libctx_guard guard;
     struct bridge *made = NULL;
+    resolve_without_threads(args && args->flags & CKF_LIBRARY_CANT_CREATE_OS_THREADS);
     libctx_enter(&guard);
     envelope_status status = make(&made);
     libctx_leave(&guard);
@@ -135,7 +134,7 @@ CK_RV bridge_start(const CK_C_INITIALIZE_ARGS *args)
     if (rv == CKR_OK) {
         fork_add_handler(&fork_handler);
         pthread_mutex_lock(&start_lock);
-        rv = start_once();
+        rv = start_once(args);
         pthread_mutex_unlock(&start_lock);
     }
     call_log(rv);

@@ -16,6 +16,7 @@
 #include "base/fork.h"
 #include "base/text.h"
 #include "http_memory.h"
+#include "resolve.h"
 
 /*
  * What a thread keeps between calls: its connections. The handle that a request is made with is made and freed with it,
@@ -298,6 +299,17 @@ static CURLcode set_limits(CURL *easy, int64_t left)
     return code;
 }
 
+/* Where libcurl may make no thread, this one asks the name server first. */
+static CURLcode set_names(CURL *easy, const struct http_request *request, const struct http_route *route,
+                          struct curl_slist **names, char detail[CURL_ERROR_SIZE])
+{
+    if (!resolve_is_without_threads())
+        return CURLE_OK;
+    const char *proxy = request->direct || getauxval(AT_SECURE) ? "" : route->proxy;
+    CURLcode code = resolve_names(request->url, proxy, names, detail);
+    return code == CURLE_OK && *names ? curl_easy_setopt(easy, CURLOPT_RESOLVE, *names) : code;
+}
+
 static enum http_transport transport_of(CURLcode code, const struct exchange *exchange, CURL *easy)
 {
     if (exchange->too_large)
@@ -370,8 +382,7 @@ envelope_status http_perform(const struct http_request *request, const struct ht
                              struct http_reply *reply)
 {
     http_reply_clear(reply);
-    int64_t left = deadline - clock_monotonic();
-    if (left <= 0) {
+    if (clock_monotonic() >= deadline) {
         reply->transport = HTTP_TIMED_OUT;
         return error_raise(ENVELOPE_E_TIMEOUT, "the deadline passed before %s could be asked", request->url);
     }
@@ -381,7 +392,7 @@ envelope_status http_perform(const struct http_request *request, const struct ht
         return error_status();
     }
     struct exchange exchange = {.reply = reply};
-    struct curl_slist nodes[HTTP_HEADERS_MAX];
+    struct curl_slist nodes[HTTP_HEADERS_MAX], *names = NULL;
     char detail[CURL_ERROR_SIZE] = "";
     CURLcode code = curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, detail);
     code |= curl_easy_setopt(easy, CURLOPT_URL, request->url);
@@ -391,11 +402,12 @@ envelope_status http_perform(const struct http_request *request, const struct ht
     code |= curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
     code |= curl_easy_setopt(easy, CURLOPT_HEADERDATA, &exchange);
     code |= set_method(easy, request);
-    code |= set_limits(easy, left);
     code |= set_route(easy, request, route);
     code |= set_signature(easy, request);
+    CURLcode named = set_names(easy, request, route, &names, detail);
+    code |= set_limits(easy, deadline - clock_monotonic());
     if (code == CURLE_OK) {
-        code = perform_without_sigpipe(easy);
+        code = named == CURLE_OK ? perform_without_sigpipe(easy) : named;
         reply->transport = transport_of(code, &exchange, easy);
     } else {
         reply->transport = HTTP_BROKEN;
@@ -404,6 +416,7 @@ envelope_status http_perform(const struct http_request *request, const struct ht
     if (reply->transport == HTTP_OK)
         curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &reply->status);
     curl_easy_cleanup(easy);
+    curl_slist_free_all(names);
     if (another_may_do(reply->status))
         connections_drop();
     if (reply->transport == HTTP_OK)
