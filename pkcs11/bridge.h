@@ -40,7 +40,7 @@ struct operation {
     size_t modulus; /* bytes, for RSA */
     bool multipart;
     struct buffer gathered;
-    struct buffer result;
+    struct buffer result; /* of all that is gathered */
     bool has_result;
 };
 
@@ -67,6 +67,7 @@ struct bridge {
     pthread_mutex_t lock; /* of what follows; never held across a call into anything slow */
     struct session **sessions;
     size_t session_room;
+    size_t open_sessions[SETTINGS_TOKENS_MAX]; /* by token */
     uint64_t session_number;
     struct objects objects[SETTINGS_TOKENS_MAX]; /* session objects by token */
     CK_OBJECT_HANDLE object_number;
@@ -86,6 +87,8 @@ CK_RV session_close(struct bridge *bridge, CK_SESSION_HANDLE handle);
 void session_close_all(struct bridge *bridge, CK_SLOT_ID slot);
 size_t session_count(struct bridge *bridge, CK_SLOT_ID slot, bool read_write_only);
 struct session *session_ref(struct bridge *bridge, CK_SESSION_HANDLE handle);
+/* With the bridge locked: was it not closed yet? */
+bool session_is_open(struct bridge *bridge, CK_SESSION_HANDLE handle);
 void session_unref(struct session *session);
 void operation_clear(struct operation *operation);
 
@@ -125,6 +128,8 @@ CK_RV object_add(struct call *call, struct session_object *object, CK_OBJECT_HAN
 /* Check a mechanism and a key for encryption or decryption, and remember them. */
 CK_RV crypt_prepare(struct call *call, struct operation *operation, enum operation_kind kind,
                     const CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key);
+/* Can this be given to it at all? Asks nobody. */
+CK_RV crypt_check_length(const struct call *call, const struct operation *operation, size_t length);
 /* One piece in, operation->result out. */
 CK_RV crypt_run(struct call *call, struct operation *operation, const uint8_t *in, size_t length);
 /* A key of the service by its handle: the name used in every call, to be freed. */

@@ -19,6 +19,83 @@ CK_RV call_refuse(CK_RV rv, const char *format, ...)
     return rv;
 }
 
+#define ROW(rv)                                                                                                        \
+    {                                                                                                                  \
+        rv, #rv                                                                                                        \
+    }
+static const struct {
+    CK_RV rv;
+    const char *name;
+} names[] = {
+    ROW(CKR_HOST_MEMORY),
+    ROW(CKR_SLOT_ID_INVALID),
+    ROW(CKR_GENERAL_ERROR),
+    ROW(CKR_FUNCTION_FAILED),
+    ROW(CKR_ARGUMENTS_BAD),
+    ROW(CKR_NO_EVENT),
+    ROW(CKR_CANT_LOCK),
+    ROW(CKR_ATTRIBUTE_READ_ONLY),
+    ROW(CKR_ATTRIBUTE_SENSITIVE),
+    ROW(CKR_ATTRIBUTE_TYPE_INVALID),
+    ROW(CKR_ATTRIBUTE_VALUE_INVALID),
+    ROW(CKR_ACTION_PROHIBITED),
+    ROW(CKR_DATA_LEN_RANGE),
+    ROW(CKR_DEVICE_ERROR),
+    ROW(CKR_DEVICE_MEMORY),
+    ROW(CKR_DEVICE_REMOVED),
+    ROW(CKR_ENCRYPTED_DATA_INVALID),
+    ROW(CKR_ENCRYPTED_DATA_LEN_RANGE),
+    ROW(CKR_FUNCTION_NOT_PARALLEL),
+    ROW(CKR_FUNCTION_NOT_SUPPORTED),
+    ROW(CKR_KEY_HANDLE_INVALID),
+    ROW(CKR_KEY_SIZE_RANGE),
+    ROW(CKR_KEY_TYPE_INCONSISTENT),
+    ROW(CKR_KEY_FUNCTION_NOT_PERMITTED),
+    ROW(CKR_KEY_UNEXTRACTABLE),
+    ROW(CKR_MECHANISM_INVALID),
+    ROW(CKR_MECHANISM_PARAM_INVALID),
+    ROW(CKR_OBJECT_HANDLE_INVALID),
+    ROW(CKR_OPERATION_ACTIVE),
+    ROW(CKR_OPERATION_NOT_INITIALIZED),
+    ROW(CKR_PIN_INCORRECT),
+    ROW(CKR_PIN_INVALID),
+    ROW(CKR_PIN_LEN_RANGE),
+    ROW(CKR_SESSION_CLOSED),
+    ROW(CKR_SESSION_COUNT),
+    ROW(CKR_SESSION_HANDLE_INVALID),
+    ROW(CKR_SESSION_PARALLEL_NOT_SUPPORTED),
+    ROW(CKR_SESSION_READ_ONLY),
+    ROW(CKR_TEMPLATE_INCOMPLETE),
+    ROW(CKR_TEMPLATE_INCONSISTENT),
+    ROW(CKR_TOKEN_NOT_RECOGNIZED),
+    ROW(CKR_TOKEN_WRITE_PROTECTED),
+    ROW(CKR_UNWRAPPING_KEY_HANDLE_INVALID),
+    ROW(CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT),
+    ROW(CKR_USER_ALREADY_LOGGED_IN),
+    ROW(CKR_USER_NOT_LOGGED_IN),
+    ROW(CKR_USER_PIN_NOT_INITIALIZED),
+    ROW(CKR_USER_TYPE_INVALID),
+    ROW(CKR_WRAPPED_KEY_INVALID),
+    ROW(CKR_WRAPPED_KEY_LEN_RANGE),
+    ROW(CKR_WRAPPING_KEY_HANDLE_INVALID),
+    ROW(CKR_WRAPPING_KEY_TYPE_INCONSISTENT),
+    ROW(CKR_RANDOM_SEED_NOT_SUPPORTED),
+    ROW(CKR_RANDOM_NO_RNG),
+    ROW(CKR_BUFFER_TOO_SMALL),
+    ROW(CKR_CRYPTOKI_NOT_INITIALIZED),
+    ROW(CKR_CRYPTOKI_ALREADY_INITIALIZED),
+};
+#undef ROW
+
+/* Of a code this module returns. */
+static const char *rv_name(CK_RV rv)
+{
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        if (names[i].rv == rv)
+            return names[i].name;
+    return "failure";
+}
+
 static bool logs(void)
 {
     const char *where = local_env("ENVELOPE_KMS_LOG");
@@ -28,7 +105,7 @@ static bool logs(void)
 void call_log(CK_RV rv)
 {
     if (rv != CKR_OK && *error_text() && logs())
-        fprintf(stderr, "envelope-kms: 0x%lx: %s\n", rv, error_text());
+        fprintf(stderr, "envelope-kms: %s (0x%lx): %s\n", rv_name(rv), rv, error_text());
 }
 
 void call_log_token(const struct token *token)

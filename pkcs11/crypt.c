@@ -93,12 +93,15 @@ CK_RV crypt_prepare(struct call *call, struct operation *operation, enum operati
                     const CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
 {
     const struct backend *backend = call->token->backend;
-    CK_RV rv = CKR_MECHANISM_INVALID;
+    CK_RV rv;
     *operation = (struct operation){.key = key};
     if (mechanism->mechanism == CKM_ENVELOPE_KMS_WRAP)
         rv = take_kms_params(mechanism, operation);
     else if (mechanism->mechanism == CKM_RSA_PKCS_OAEP && (backend->oaep_sha1 || backend->oaep_sha256))
         rv = take_oaep_params(backend, mechanism, operation);
+    else
+        rv = call_refuse(CKR_MECHANISM_INVALID, "the mechanism 0x%lx is none of this token's (C_GetMechanismList)",
+                         mechanism->mechanism);
     if (rv == CKR_OK)
         rv = take_key(call, operation, kind, key);
     if (rv != CKR_OK)
@@ -126,7 +129,7 @@ size_t crypt_bound(const struct call *call, const struct operation *operation, s
     return length < backend->max_plaintext ? length : backend->max_plaintext;
 }
 
-static CK_RV check_length(const struct call *call, const struct operation *operation, size_t length)
+CK_RV crypt_check_length(const struct call *call, const struct operation *operation, size_t length)
 {
     const struct backend *backend = call->token->backend;
     bool rsa = operation->cipher != BACKEND_AEAD;
@@ -143,7 +146,7 @@ static CK_RV check_length(const struct call *call, const struct operation *opera
 
 CK_RV crypt_run(struct call *call, struct operation *operation, const uint8_t *in, size_t length)
 {
-    CK_RV rv = check_length(call, operation, length);
+    CK_RV rv = crypt_check_length(call, operation, length);
     if (rv != CKR_OK)
         return rv;
     struct backend_call request = {.op = operation->kind == OPERATION_ENCRYPT ? BACKEND_ENCRYPT : BACKEND_DECRYPT,

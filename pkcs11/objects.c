@@ -1,5 +1,6 @@
 #include "objects.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <openssl/core_names.h>
@@ -14,6 +15,8 @@
 #include "base/secmem.h"
 
 /* --- Templates --- */
+
+enum { TEMPLATE_MAX = 256 };
 
 const CK_ATTRIBUTE *template_find(const CK_ATTRIBUTE *template, CK_ULONG count, CK_ATTRIBUTE_TYPE type)
 {
@@ -57,6 +60,40 @@ bool template_is_valid(const CK_ATTRIBUTE *template, CK_ULONG count)
     return true;
 }
 
+static CK_RV refuse(CK_RV rv, CK_ATTRIBUTE_TYPE type, const char *text)
+{
+    error_raise(ENVELOPE_E_ARGUMENT, "the attribute 0x%lx of a template %s", type, text);
+    return rv;
+}
+
+/* What the module itself says of a key. */
+static bool is_read_only(CK_ATTRIBUTE_TYPE type)
+{
+    return type == CKA_UNIQUE_ID || type == CKA_LOCAL || type == CKA_KEY_GEN_MECHANISM ||
+           type == CKA_ALWAYS_SENSITIVE || type == CKA_NEVER_EXTRACTABLE;
+}
+
+static bool same_value(const CK_ATTRIBUTE *wanted, const CK_ATTRIBUTE *has)
+{
+    return wanted->ulValueLen == has->ulValueLen &&
+           (!has->ulValueLen || CRYPTO_memcmp(wanted->pValue, has->pValue, has->ulValueLen) == 0);
+}
+
+CK_RV template_check(const CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    if (count > TEMPLATE_MAX) {
+        error_raise(ENVELOPE_E_ARGUMENT, "a template of more than %d attributes", (int)TEMPLATE_MAX);
+        return CKR_ARGUMENTS_BAD;
+    }
+    for (CK_ULONG i = 0; i < count; i++) {
+        if (is_read_only(template[i].type))
+            return refuse(CKR_ATTRIBUTE_READ_ONLY, template[i].type, "cannot be given: the module says it");
+        if (!same_value(template_find(template, count, template[i].type), &template[i]))
+            return refuse(CKR_TEMPLATE_INCONSISTENT, template[i].type, "has two values");
+    }
+    return CKR_OK;
+}
+
 /* --- Values --- */
 
 static CK_RV give(CK_ATTRIBUTE *attribute, const void *value, size_t length)
@@ -96,6 +133,17 @@ static CK_RV withhold(CK_ATTRIBUTE *attribute, CK_RV rv)
     return rv;
 }
 
+/* Unique among a token's objects: what sort it is, and its name within that. */
+static CK_RV give_unique_id(CK_ATTRIBUTE *attribute, const char *sort, const char *name)
+{
+    struct buffer text = {0};
+    buffer_append_text(&text, sort);
+    buffer_append_text(&text, name);
+    CK_RV rv = buffer_ok(&text) ? give(attribute, text.bytes, text.length) : withhold(attribute, CKR_HOST_MEMORY);
+    buffer_clear(&text);
+    return rv;
+}
+
 /* --- The service's keys --- */
 
 /* Modulus or exponent of an RSA key, read from its SubjectPublicKeyInfo. */
@@ -131,6 +179,12 @@ static CK_RV rsa_attribute(const struct backend_key *key, enum keys_part part, C
     switch (attribute->type) {
     case CKA_CLASS:
         return give_ulong(attribute, private ? CKO_PRIVATE_KEY : CKO_PUBLIC_KEY);
+    case CKA_UNIQUE_ID:
+        return give_unique_id(attribute, private ? "private:" : "public:", key->id);
+    case CKA_SUBJECT:
+        return give(attribute, NULL, 0);
+    case CKA_TRUSTED:
+        return private ? withhold(attribute, CKR_ATTRIBUTE_TYPE_INVALID) : give_bool(attribute, false);
     case CKA_KEY_TYPE:
         return give_ulong(attribute, CKK_RSA);
     case CKA_MODULUS:
@@ -174,6 +228,8 @@ static CK_RV symmetric_attribute(const struct backend_key *key, CK_ATTRIBUTE *at
     switch (attribute->type) {
     case CKA_CLASS:
         return give_ulong(attribute, CKO_SECRET_KEY);
+    case CKA_UNIQUE_ID:
+        return give_unique_id(attribute, "secret:", key->id);
     case CKA_KEY_TYPE:
         return give_ulong(attribute, CKK_AES);
     case CKA_VALUE_LEN:
@@ -190,6 +246,7 @@ static CK_RV symmetric_attribute(const struct backend_key *key, CK_ATTRIBUTE *at
         return give_bool(attribute, key->can_decrypt);
     case CKA_SIGN:
     case CKA_VERIFY:
+    case CKA_TRUSTED:
         return give_bool(attribute, false);
     default:
         return withhold(attribute, CKR_ATTRIBUTE_TYPE_INVALID);
@@ -207,17 +264,15 @@ CK_RV key_attribute(const struct token_settings *settings, const struct backend 
     case CKA_MODIFIABLE:
     case CKA_COPYABLE:
     case CKA_DERIVE:
-    case CKA_TRUSTED:
         return give_bool(attribute, false);
-    case CKA_DESTROYABLE:
-        return give_bool(attribute, settings->destroy);
+    case CKA_DESTROYABLE: /* a pair goes with its private half */
+        return give_bool(attribute, settings->destroy && secret);
     case CKA_LABEL:
         return give_text(attribute, key->label);
     case CKA_ID:
         return give_text(attribute, key->id);
     case CKA_START_DATE:
     case CKA_END_DATE:
-    case CKA_SUBJECT:
         return give(attribute, NULL, 0);
     case CKA_LOCAL:
         return give_bool(attribute, !key->imported);
@@ -262,21 +317,26 @@ static bool is_known(CK_ATTRIBUTE_TYPE type)
 static CK_RV check_template(const CK_ATTRIBUTE *template, CK_ULONG count, struct session_object *object)
 {
     CK_OBJECT_CLASS class = CKO_SECRET_KEY;
-    bool on_token = false, private = false;
+    bool on_token = false;
+    CK_RV rv = template_check(template, count);
+    if (rv != CKR_OK)
+        return rv;
     for (CK_ULONG i = 0; i < count; i++)
         if (!is_known(template[i].type))
-            return CKR_ATTRIBUTE_TYPE_INVALID;
+            return refuse(CKR_ATTRIBUTE_TYPE_INVALID, template[i].type, "is none of session keys here");
     if (!template_ulong(template, count, CKA_CLASS, &class) ||
         !template_ulong(template, count, CKA_KEY_TYPE, &object->key_type) ||
         !template_bool(template, count, CKA_TOKEN, &on_token) ||
-        !template_bool(template, count, CKA_PRIVATE, &private) ||
+        !template_bool(template, count, CKA_PRIVATE, &object->private) ||
         !template_bool(template, count, CKA_SENSITIVE, &object->sensitive) ||
         !template_bool(template, count, CKA_EXTRACTABLE, &object->extractable))
         return CKR_ATTRIBUTE_VALUE_INVALID;
-    if (class != CKO_SECRET_KEY || on_token)
-        return CKR_TEMPLATE_INCONSISTENT;
+    if (class != CKO_SECRET_KEY)
+        return refuse(CKR_TEMPLATE_INCONSISTENT, CKA_CLASS, "must be CKO_SECRET_KEY");
+    if (on_token)
+        return refuse(CKR_TEMPLATE_INCONSISTENT, CKA_TOKEN, "must be CK_FALSE: it would be a session key");
     if (object->key_type != CKK_AES && object->key_type != CKK_GENERIC_SECRET)
-        return CKR_TEMPLATE_INCONSISTENT;
+        return refuse(CKR_TEMPLATE_INCONSISTENT, CKA_KEY_TYPE, "must be CKK_AES or CKK_GENERIC_SECRET");
     return CKR_OK;
 }
 
@@ -292,16 +352,24 @@ static CK_RV check_length(const CK_ATTRIBUTE *template, CK_ULONG count, const st
     return stated == object->length ? CKR_OK : CKR_TEMPLATE_INCONSISTENT;
 }
 
-struct session_object *session_object_new(const CK_ATTRIBUTE *template, CK_ULONG count, const uint8_t *value,
-                                          size_t length, CK_RV *rv)
+CK_RV session_object_check(const CK_ATTRIBUTE *template, CK_ULONG count)
+{
+    struct session_object probe = {.key_type = CKK_GENERIC_SECRET};
+    CK_ULONG length;
+    CK_RV rv = check_template(template, count, &probe);
+    return rv == CKR_OK && !template_ulong(template, count, CKA_VALUE_LEN, &length) ? CKR_ATTRIBUTE_VALUE_INVALID : rv;
+}
+
+struct session_object *session_object_new(const CK_ATTRIBUTE *template, CK_ULONG count, CK_KEY_TYPE type,
+                                          const uint8_t *value, size_t length, CK_RV *rv)
 {
     struct session_object *object = calloc(1, sizeof *object);
     *rv = object ? CKR_OK : CKR_HOST_MEMORY;
     if (!object)
         return NULL;
-    object->key_type = CKK_GENERIC_SECRET;
+    object->key_type = type;
     object->sensitive = true;
-    object->local = false;
+    object->made_by = CK_UNAVAILABLE_INFORMATION;
     *rv = check_template(template, count, object);
     if (*rv == CKR_OK) {
         object->length = length;
@@ -333,7 +401,12 @@ void session_object_free(struct session_object *object)
 
 CK_RV session_object_attribute(const struct session_object *object, CK_ATTRIBUTE *attribute)
 {
+    bool local = object->made_by != CK_UNAVAILABLE_INFORMATION;
+    char number[32];
     switch (attribute->type) {
+    case CKA_UNIQUE_ID:
+        snprintf(number, sizeof number, "%lu", object->handle);
+        return give_unique_id(attribute, "session:", number);
     case CKA_CLASS:
         return give_ulong(attribute, CKO_SECRET_KEY);
     case CKA_KEY_TYPE:
@@ -352,20 +425,23 @@ CK_RV session_object_attribute(const struct session_object *object, CK_ATTRIBUTE
     case CKA_EXTRACTABLE:
         return give_bool(attribute, object->extractable);
     case CKA_LOCAL:
-        return give_bool(attribute, object->local);
+        return give_bool(attribute, local);
     case CKA_KEY_GEN_MECHANISM:
-        return give_ulong(attribute, CK_UNAVAILABLE_INFORMATION);
+        return give_ulong(attribute, object->made_by);
+    case CKA_ALWAYS_SENSITIVE: /* of what was not made here, nobody knows where else it is */
+        return give_bool(attribute, local && object->sensitive);
+    case CKA_NEVER_EXTRACTABLE:
+        return give_bool(attribute, local && !object->extractable);
+    case CKA_PRIVATE: /* as asked for; who may use the service is logged in by that */
+        return give_bool(attribute, object->private);
     case CKA_START_DATE:
     case CKA_END_DATE:
         return give(attribute, NULL, 0);
     case CKA_DESTROYABLE:
         return give_bool(attribute, true);
     case CKA_TOKEN:
-    case CKA_PRIVATE:
     case CKA_MODIFIABLE:
     case CKA_COPYABLE:
-    case CKA_ALWAYS_SENSITIVE: /* its bytes passed through this process */
-    case CKA_NEVER_EXTRACTABLE:
     case CKA_ENCRYPT: /* it is wrapped and unwrapped; nothing is done with it here */
     case CKA_DECRYPT:
     case CKA_SIGN:
@@ -434,12 +510,6 @@ void objects_clear(struct objects *objects)
 /* --- Matching --- */
 
 enum { COMPARED_MAX = 8192 };
-
-static bool same_value(const CK_ATTRIBUTE *wanted, const CK_ATTRIBUTE *has)
-{
-    return wanted->ulValueLen == has->ulValueLen &&
-           (!has->ulValueLen || CRYPTO_memcmp(wanted->pValue, has->pValue, has->ulValueLen) == 0);
-}
 
 static bool has_alias(const struct backend_key *key, const CK_ATTRIBUTE *label)
 {

@@ -22,7 +22,8 @@ struct session_object {
     CK_KEY_TYPE key_type;
     uint8_t *value; /* secret memory */
     size_t length;
-    bool sensitive, extractable, local;
+    bool sensitive, extractable, private;
+    CK_MECHANISM_TYPE made_by; /* C_GenerateKey's mechanism, CK_UNAVAILABLE_INFORMATION for others */
     struct buffer label, id;
 };
 
@@ -31,9 +32,11 @@ struct objects {
     size_t count;
 };
 
-/* A session key from a template; value may come from CKA_VALUE (C_CreateObject) or be given. NULL with *rv set. */
-struct session_object *session_object_new(const CK_ATTRIBUTE *template, CK_ULONG count, const uint8_t *value,
-                                          size_t length, CK_RV *rv);
+/* CKR_OK if the template may be a session key's, as far as can be told without the key. Raises otherwise. */
+CK_RV session_object_check(const CK_ATTRIBUTE *template, CK_ULONG count);
+/* A session key from a template, of this type unless that says otherwise. NULL with *rv set. */
+struct session_object *session_object_new(const CK_ATTRIBUTE *template, CK_ULONG count, CK_KEY_TYPE type,
+                                          const uint8_t *value, size_t length, CK_RV *rv);
 void session_object_free(struct session_object *object);
 struct session_object *objects_find(const struct objects *objects, CK_OBJECT_HANDLE handle);
 /* CKR_OK, CKR_HOST_MEMORY. Takes object over. */
@@ -61,5 +64,7 @@ bool template_bool(const CK_ATTRIBUTE *template, CK_ULONG count, CK_ATTRIBUTE_TY
 bool template_ulong(const CK_ATTRIBUTE *template, CK_ULONG count, CK_ATTRIBUTE_TYPE type, CK_ULONG *value);
 /* A sane array: no NULL value with a length. */
 bool template_is_valid(const CK_ATTRIBUTE *template, CK_ULONG count);
+/* Of a new object: nothing in it that only the module may say, and no attribute with two values. Raises. */
+CK_RV template_check(const CK_ATTRIBUTE *template, CK_ULONG count);
 
 #endif

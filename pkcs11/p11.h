@@ -11,6 +11,10 @@
 #define CKR_OPERATION_CANCEL_FAILED 0x202UL
 #endif
 
+#ifndef CKA_UNIQUE_ID
+#define CKA_UNIQUE_ID 0x4UL
+#endif
+
 /* CK_INTERFACE */
 struct p11_interface {
     CK_UTF8CHAR *name;

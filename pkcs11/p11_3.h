@@ -13,6 +13,11 @@ CK_RV C_LoginUser(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin
                   CK_ULONG name_length);
 CK_RV C_SessionCancel(CK_SESSION_HANDLE session, CK_FLAGS flags);
 
+/* C_GetInfo of the list of 3.0, which says so. */
+CK_RV p11_get_info_3_0(CK_INFO *info);
+/* A message function: none is supported, and none needs its arguments to say so. */
+CK_RV p11_no_message(void);
+
 /* CK_FUNCTION_LIST_3_0: the list of 2.40 and 24 more. */
 struct p11_functions_3_0 {
     CK_FUNCTION_LIST base;

@@ -34,6 +34,12 @@ static bool is_same_input(const struct operation *operation, const uint8_t *in, 
            (!length || CRYPTO_memcmp(operation->gathered.bytes, in, length) == 0);
 }
 
+static CK_RV end(struct operation *operation, CK_RV rv)
+{
+    operation_clear(operation);
+    return rv;
+}
+
 /* Run on what is gathered, if that was not done yet, and hand out; the operation ends unless room was missing. */
 static CK_RV finish(struct call *call, struct operation *operation, CK_BYTE *out, CK_ULONG *out_length)
 {
@@ -60,23 +66,28 @@ static CK_RV one_part(CK_SESSION_HANDLE session, enum operation_kind kind, const
     if (rv != CKR_OK)
         return rv;
     struct operation *operation = kind == OPERATION_ENCRYPT ? &call.session->encrypt : &call.session->decrypt;
-    if (!operation->kind || operation->multipart)
-        return call_leave(&call, operation->multipart ? CKR_OPERATION_ACTIVE : CKR_OPERATION_NOT_INITIALIZED);
-    if ((!in && length) || !out_length || length > HTTP_REPLY_MAX) {
-        operation_clear(operation);
-        return call_leave(&call, !out_length || !in ? CKR_ARGUMENTS_BAD : CKR_DATA_LEN_RANGE);
+    if (!operation->kind)
+        return call_leave(&call, CKR_OPERATION_NOT_INITIALIZED);
+    if (operation->multipart)
+        return call_leave(&call, end(operation, CKR_OPERATION_ACTIVE));
+    if ((!in && length) || !out_length)
+        return call_leave(&call, end(operation, CKR_ARGUMENTS_BAD));
+    rv = crypt_check_length(&call, operation, length);
+    if (rv != CKR_OK)
+        return call_leave(&call, end(operation, rv));
+    if (is_same_input(operation, in, length))
+        return call_leave(&call, finish(&call, operation, out, out_length));
+    /* Asked for the room only, nothing is kept: what comes next may as well be the first of several parts. */
+    if (!out) {
+        *out_length = crypt_bound(&call, operation, length);
+        return call_leave(&call, CKR_OK);
     }
-    if (!is_same_input(operation, in, length)) {
-        buffer_reset(&operation->gathered);
-        buffer_clear(&operation->result);
-        operation->has_result = false;
-        buffer_append(&operation->gathered, in, length);
-        if (!buffer_ok(&operation->gathered)) {
-            operation_clear(operation);
-            return call_leave(&call, CKR_HOST_MEMORY);
-        }
-    }
-    return call_leave(&call, finish(&call, operation, out, out_length));
+    buffer_reset(&operation->gathered);
+    buffer_clear(&operation->result);
+    operation->has_result = false;
+    buffer_append(&operation->gathered, in, length);
+    rv = buffer_ok(&operation->gathered) ? finish(&call, operation, out, out_length) : end(operation, CKR_HOST_MEMORY);
+    return call_leave(&call, rv);
 }
 
 /* Nothing comes out before the end: the service takes a message as a whole. */
@@ -88,8 +99,11 @@ static CK_RV update(CK_SESSION_HANDLE session, enum operation_kind kind, const C
     if (rv != CKR_OK)
         return rv;
     struct operation *operation = kind == OPERATION_ENCRYPT ? &call.session->encrypt : &call.session->decrypt;
-    if (!operation->kind || operation->has_result)
-        return call_leave(&call, operation->kind ? CKR_OPERATION_ACTIVE : CKR_OPERATION_NOT_INITIALIZED);
+    if (!operation->kind)
+        return call_leave(&call, CKR_OPERATION_NOT_INITIALIZED);
+    /* All was given, and its result waits for room. */
+    if (operation->has_result)
+        return call_leave(&call, end(operation, CKR_OPERATION_ACTIVE));
     const struct backend *backend = call.token->backend;
     size_t most = kind == OPERATION_ENCRYPT ? backend->max_plaintext : backend->max_ciphertext;
     if ((!in && length) || !out_length) {
@@ -115,12 +129,14 @@ static CK_RV final(CK_SESSION_HANDLE session, enum operation_kind kind, CK_BYTE 
     if (rv != CKR_OK)
         return rv;
     struct operation *operation = kind == OPERATION_ENCRYPT ? &call.session->encrypt : &call.session->decrypt;
-    if (!operation->kind || !operation->multipart)
+    if (!operation->kind)
         return call_leave(&call, CKR_OPERATION_NOT_INITIALIZED);
-    if (!out_length) {
-        operation_clear(operation);
-        return call_leave(&call, CKR_ARGUMENTS_BAD);
-    }
+    if (!out_length)
+        return call_leave(&call, end(operation, CKR_ARGUMENTS_BAD));
+    /* A result of C_Encrypt or C_Decrypt waits for room. */
+    if (operation->has_result && !operation->multipart)
+        return call_leave(&call, end(operation, CKR_OPERATION_ACTIVE));
+    operation->multipart = true;
     return call_leave(&call, finish(&call, operation, out, out_length));
 }
 
@@ -176,6 +192,8 @@ CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE *out, CK_ULONG length)
         return call_leave(&call, CKR_ARGUMENTS_BAD);
     if (!call.token->backend->random)
         return call_leave(&call, CKR_RANDOM_NO_RNG);
+    if (!length)
+        return call_leave(&call, CKR_OK);
     if (length > RANDOM_MAX)
         return call_leave(&call,
                           call_refuse(CKR_ARGUMENTS_BAD, "no more than %d random bytes a call", (int)RANDOM_MAX));
@@ -183,7 +201,7 @@ CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE *out, CK_ULONG length)
     rv = call_run(&call, &request);
     if (rv == CKR_OK && request.out.length != length)
         rv = CKR_DEVICE_ERROR;
-    if (rv == CKR_OK && length)
+    if (rv == CKR_OK)
         memcpy(out, request.out.bytes, length);
     backend_call_clear(&request);
     return call_leave(&call, rv);
@@ -191,9 +209,11 @@ CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE *out, CK_ULONG length)
 
 CK_RV C_SeedRandom(CK_SESSION_HANDLE session, CK_BYTE *seed, CK_ULONG length)
 {
-    (void)seed;
-    (void)length;
     struct call call;
     CK_RV rv = call_enter(&call, session);
-    return rv != CKR_OK ? rv : call_leave(&call, CKR_RANDOM_SEED_NOT_SUPPORTED);
+    if (rv != CKR_OK)
+        return rv;
+    if (!seed && length)
+        return call_leave(&call, CKR_ARGUMENTS_BAD);
+    return call_leave(&call, call.token->backend->random ? CKR_RANDOM_SEED_NOT_SUPPORTED : CKR_RANDOM_NO_RNG);
 }

@@ -1,5 +1,6 @@
 /* General purpose, slot and token management. */
 #include "bridge.h"
+#include "p11_3.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -33,7 +34,7 @@ CK_RV C_Finalize(void *reserved)
     return reserved ? CKR_ARGUMENTS_BAD : bridge_stop();
 }
 
-CK_RV C_GetInfo(CK_INFO *info)
+static CK_RV get_info(CK_INFO *info, CK_VERSION version)
 {
     struct bridge *bridge = bridge_ref();
     if (!bridge)
@@ -42,11 +43,21 @@ CK_RV C_GetInfo(CK_INFO *info)
     if (!info)
         return CKR_ARGUMENTS_BAD;
     memset(info, 0, sizeof *info);
-    info->cryptokiVersion = (CK_VERSION){2, 40};
+    info->cryptokiVersion = version;
     info->libraryVersion = (CK_VERSION){0, 1};
     put_padded(info->manufacturerID, sizeof info->manufacturerID, manufacturer);
     put_padded(info->libraryDescription, sizeof info->libraryDescription, "Key services as tokens");
     return CKR_OK;
+}
+
+CK_RV C_GetInfo(CK_INFO *info)
+{
+    return get_info(info, (CK_VERSION){2, 40});
+}
+
+CK_RV p11_get_info_3_0(CK_INFO *info)
+{
+    return get_info(info, (CK_VERSION){3, 0});
 }
 
 CK_RV C_GetSlotList(CK_BBOOL token_present, CK_SLOT_ID *slots, CK_ULONG *count)
@@ -122,6 +133,8 @@ CK_RV C_GetTokenInfo(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
     put_padded(info->model, sizeof info->model, token->backend->model);
     put_serial(info->serialNumber, token->settings);
     info->flags = CKF_TOKEN_INITIALIZED | CKF_USER_PIN_INITIALIZED | (token->backend->random ? CKF_RNG : 0);
+    if (!token->settings->create && !token->settings->destroy && !token->settings->rotate)
+        info->flags |= CKF_WRITE_PROTECTED;
     info->ulMaxSessionCount = SESSIONS_MAX;
     info->ulMaxRwSessionCount = SESSIONS_MAX;
     info->ulSessionCount = session_count(call.bridge, slot, false);
@@ -139,19 +152,21 @@ struct mechanism {
     CK_MECHANISM_INFO info;
 };
 
-/* What the token does; returns how many. */
+/*
+ * What the token does; returns how many. Making keys is listed where kms.cnf does not allow it, too: a program that
+ * asks is told that the token is write-protected, not that the service cannot.
+ */
 static size_t mechanisms_of(const struct token *token, struct mechanism to[5])
 {
     const CK_FLAGS both = CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP;
     size_t count = 0;
-    to[count++] = (struct mechanism){CKM_ENVELOPE_KMS_WRAP, {32, 32, CKF_HW | both}};
+    to[count++] = (struct mechanism){CKM_ENVELOPE_KMS_WRAP, {16, 32, CKF_HW | both}};
     if (token->backend->oaep_sha1 || token->backend->oaep_sha256)
         to[count++] = (struct mechanism){CKM_RSA_PKCS_OAEP, {RSA_BITS_MIN, RSA_BITS_MAX, CKF_HW | both}};
-    if (token->backend->random || token->settings->create)
-        to[count++] = (struct mechanism){CKM_AES_KEY_GEN, {16, 32, CKF_HW | CKF_GENERATE}};
+    to[count++] = (struct mechanism){CKM_AES_KEY_GEN, {16, 32, CKF_HW | CKF_GENERATE}};
     if (token->backend->random)
-        to[count++] = (struct mechanism){CKM_GENERIC_SECRET_KEY_GEN, {1, OBJECTS_VALUE_MAX, CKF_HW | CKF_GENERATE}};
-    if (token->settings->create && (token->backend->oaep_sha1 || token->backend->oaep_sha256))
+        to[count++] = (struct mechanism){CKM_GENERIC_SECRET_KEY_GEN, {8, 8 * OBJECTS_VALUE_MAX, CKF_HW | CKF_GENERATE}};
+    if (token->backend->oaep_sha1 || token->backend->oaep_sha256)
         to[count++] =
             (struct mechanism){CKM_RSA_PKCS_KEY_PAIR_GEN, {RSA_BITS_MIN, RSA_BITS_MAX, CKF_HW | CKF_GENERATE_KEY_PAIR}};
     return count;

@@ -23,15 +23,23 @@ static CK_RV may_create(const struct call *call)
 static CK_RV check_promises(const CK_ATTRIBUTE *template, CK_ULONG count)
 {
     bool sensitive = true, extractable = false, sign = false, verify = false, derive = false;
+    CK_RV rv = template_check(template, count);
+    if (rv != CKR_OK)
+        return rv;
     if (!template_bool(template, count, CKA_SENSITIVE, &sensitive) ||
         !template_bool(template, count, CKA_EXTRACTABLE, &extractable) ||
         !template_bool(template, count, CKA_SIGN, &sign) || !template_bool(template, count, CKA_VERIFY, &verify) ||
         !template_bool(template, count, CKA_DERIVE, &derive))
         return CKR_ATTRIBUTE_VALUE_INVALID;
     if (!sensitive || extractable)
-        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "a key of the service is sensitive and cannot be extracted");
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "a key of the service is sensitive and cannot be extracted: "
+                                                      "CKA_SENSITIVE false or CKA_EXTRACTABLE true was asked for");
     if (sign || verify || derive)
-        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "keys made here encrypt and decrypt, no more");
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT,
+                           "keys made here encrypt and decrypt, no more: CKA_SIGN, CKA_VERIFY "
+                           "or CKA_DERIVE was asked for");
+    if (template_find(template, count, CKA_VALUE))
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "the service makes the key's value (CKA_VALUE)");
     const CK_ATTRIBUTE *id = template_find(template, count, CKA_ID);
     if (id && id->ulValueLen)
         return call_refuse(CKR_TEMPLATE_INCONSISTENT, "the service gives a key its id (CKA_ID)");
@@ -44,7 +52,7 @@ static CK_RV copy_label(const CK_ATTRIBUTE *template, CK_ULONG count, char **lab
     if (!found || !found->ulValueLen)
         return CKR_OK;
     if (found->ulValueLen > LABEL_MAX || !text_is_key_name(found->pValue, found->ulValueLen))
-        return CKR_ATTRIBUTE_VALUE_INVALID;
+        return call_refuse(CKR_ATTRIBUTE_VALUE_INVALID, "CKA_LABEL must be a text of up to %d bytes", (int)LABEL_MAX);
     free(*label);
     *label = strndup(found->pValue, found->ulValueLen);
     return *label ? CKR_OK : CKR_HOST_MEMORY;
@@ -95,27 +103,28 @@ static CK_RV generate_session_key(struct call *call, const CK_MECHANISM *mechani
                                   CK_ULONG count, CK_OBJECT_HANDLE *key)
 {
     CK_ULONG length = 0;
-    CK_RV rv = CKR_OK;
-    if (!template_ulong(template, count, CKA_VALUE_LEN, &length))
-        return CKR_ATTRIBUTE_VALUE_INVALID;
-    if (!length)
-        return CKR_TEMPLATE_INCOMPLETE;
-    if (length > OBJECTS_VALUE_MAX)
-        return CKR_KEY_SIZE_RANGE;
-    if (template_find(template, count, CKA_VALUE))
-        return CKR_TEMPLATE_INCONSISTENT;
+    bool aes = mechanism->mechanism == CKM_AES_KEY_GEN;
     if (!call->token->backend->random)
-        return CKR_MECHANISM_INVALID;
+        return call_refuse(CKR_MECHANISM_INVALID, "the service makes no random numbers; with CKA_TOKEN it makes a key");
+    CK_RV rv = session_object_check(template, count);
+    if (rv != CKR_OK)
+        return rv;
+    template_ulong(template, count, CKA_VALUE_LEN, &length);
+    if (!length)
+        return call_refuse(CKR_TEMPLATE_INCOMPLETE, "CKA_VALUE_LEN is needed");
+    if (length > OBJECTS_VALUE_MAX || (aes && length != 16 && length != 24 && length != 32))
+        return call_refuse(CKR_KEY_SIZE_RANGE, "there are no such keys of %lu bytes", length);
+    if (template_find(template, count, CKA_VALUE))
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "a generated key is given no CKA_VALUE");
     struct backend_call request = {.op = BACKEND_RANDOM, .length = length};
     rv = call_run(call, &request);
     if (rv == CKR_OK && request.out.length != length)
         rv = CKR_DEVICE_ERROR;
     if (rv == CKR_OK) {
-        struct session_object *object = session_object_new(template, count, request.out.bytes, request.out.length, &rv);
+        struct session_object *object = session_object_new(template, count, aes ? CKK_AES : CKK_GENERIC_SECRET,
+                                                           request.out.bytes, request.out.length, &rv);
         if (object) {
-            object->local = true;
-            if (!template_find(template, count, CKA_KEY_TYPE))
-                object->key_type = mechanism->mechanism == CKM_AES_KEY_GEN ? CKK_AES : CKK_GENERIC_SECRET;
+            object->made_by = mechanism->mechanism;
             rv = object_add(call, object, key);
         }
     }
@@ -132,14 +141,17 @@ static CK_RV generate(struct call *call, const CK_MECHANISM *mechanism, const CK
     CK_KEY_TYPE type = aes ? CKK_AES : CKK_GENERIC_SECRET;
     CK_KEY_TYPE wanted = type;
     if (!aes && mechanism->mechanism != CKM_GENERIC_SECRET_KEY_GEN)
-        return CKR_MECHANISM_INVALID;
+        return call_refuse(CKR_MECHANISM_INVALID, "keys are made by CKM_AES_KEY_GEN, session keys also by "
+                                                  "CKM_GENERIC_SECRET_KEY_GEN");
     if (mechanism->ulParameterLen)
-        return CKR_MECHANISM_PARAM_INVALID;
+        return call_refuse(CKR_MECHANISM_PARAM_INVALID, "the mechanism takes no parameter");
     if (!template_bool(template, count, CKA_TOKEN, &on_token) || !template_ulong(template, count, CKA_CLASS, &class) ||
         !template_ulong(template, count, CKA_KEY_TYPE, &wanted))
-        return CKR_ATTRIBUTE_VALUE_INVALID;
-    if (class != CKO_SECRET_KEY || wanted != type || (on_token && !aes))
-        return CKR_TEMPLATE_INCONSISTENT;
+        return call_refuse(CKR_ATTRIBUTE_VALUE_INVALID, "CKA_TOKEN, CKA_CLASS or CKA_KEY_TYPE is of a wrong size");
+    if (class != CKO_SECRET_KEY || wanted != type)
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "CKA_CLASS or CKA_KEY_TYPE is not what the mechanism makes");
+    if (on_token && !aes)
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "in the service, keys are made by CKM_AES_KEY_GEN (CKA_TOKEN)");
     return on_token ? generate_in_service(call, template, count, key)
                     : generate_session_key(call, mechanism, template, count, key);
 }
@@ -173,26 +185,53 @@ static CK_RV check_exponent(const CK_ATTRIBUTE *template, CK_ULONG count)
                : call_refuse(CKR_ATTRIBUTE_VALUE_INVALID, "the public exponent is 65537");
 }
 
+/* Of the public and of the private key: RSA, and in the service. A pair of this process is not what one comes here for.
+ */
+static CK_RV check_half(const CK_ATTRIBUTE *template, CK_ULONG count, CK_OBJECT_CLASS wanted)
+{
+    CK_OBJECT_CLASS class = wanted;
+    CK_KEY_TYPE type = CKK_RSA;
+    bool on_token = false;
+    if (!template_bool(template, count, CKA_TOKEN, &on_token) || !template_ulong(template, count, CKA_CLASS, &class) ||
+        !template_ulong(template, count, CKA_KEY_TYPE, &type))
+        return call_refuse(CKR_ATTRIBUTE_VALUE_INVALID, "CKA_TOKEN, CKA_CLASS or CKA_KEY_TYPE is of a wrong size");
+    if (class != wanted || type != CKK_RSA)
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "CKA_CLASS or CKA_KEY_TYPE is not what the mechanism makes");
+    if (!on_token)
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT,
+                           "pairs are made in the service only: CKA_TOKEN must be true in both "
+                           "templates");
+    return CKR_OK;
+}
+
 static CK_RV generate_pair(struct call *call, const CK_MECHANISM *mechanism, const CK_ATTRIBUTE *public,
                            CK_ULONG public_count, const CK_ATTRIBUTE *private, CK_ULONG private_count,
                            CK_OBJECT_HANDLE *public_key, CK_OBJECT_HANDLE *private_key)
 {
     CK_ULONG bits = 0;
-    bool on_token = true;
     char *label = NULL;
     struct keys_list list = {0};
-    if (mechanism->mechanism != CKM_RSA_PKCS_KEY_PAIR_GEN || !call->token->settings->create)
-        return CKR_MECHANISM_INVALID;
-    CK_RV rv = may_create(call);
-    if (rv == CKR_OK && (!template_ulong(public, public_count, CKA_MODULUS_BITS, &bits) ||
-                         !template_bool(private, private_count, CKA_TOKEN, &on_token)))
-        rv = CKR_ATTRIBUTE_VALUE_INVALID;
+    const struct backend *backend = call->token->backend;
+    if (mechanism->mechanism != CKM_RSA_PKCS_KEY_PAIR_GEN || (!backend->oaep_sha1 && !backend->oaep_sha256))
+        return call_refuse(CKR_MECHANISM_INVALID,
+                           "pairs are made by CKM_RSA_PKCS_KEY_PAIR_GEN, if the service has RSA");
+    if (mechanism->ulParameterLen)
+        return call_refuse(CKR_MECHANISM_PARAM_INVALID, "the mechanism takes no parameter");
+    CK_RV rv = check_half(public, public_count, CKO_PUBLIC_KEY);
+    if (rv == CKR_OK)
+        rv = check_half(private, private_count, CKO_PRIVATE_KEY);
+    if (rv == CKR_OK)
+        rv = may_create(call);
+    if (rv == CKR_OK && !template_ulong(public, public_count, CKA_MODULUS_BITS, &bits))
+        rv = call_refuse(CKR_ATTRIBUTE_VALUE_INVALID, "CKA_MODULUS_BITS is of a wrong size");
     if (rv == CKR_OK && !bits)
-        rv = CKR_TEMPLATE_INCOMPLETE;
-    if (rv == CKR_OK && (!on_token || bits > 16384))
-        rv = on_token ? CKR_KEY_SIZE_RANGE : CKR_TEMPLATE_INCONSISTENT;
+        rv = call_refuse(CKR_TEMPLATE_INCOMPLETE, "CKA_MODULUS_BITS is needed");
+    if (rv == CKR_OK && bits > 16384)
+        rv = call_refuse(CKR_KEY_SIZE_RANGE, "there are no RSA keys of %lu bits", bits);
     if (rv == CKR_OK)
         rv = check_exponent(public, public_count);
+    if (rv == CKR_OK)
+        rv = check_promises(public, public_count);
     if (rv == CKR_OK)
         rv = check_promises(private, private_count);
     if (rv == CKR_OK)

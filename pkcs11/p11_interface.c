@@ -15,18 +15,12 @@ EXPORT CK_RV get_interface_list(struct p11_interface *interfaces, CK_ULONG *coun
 EXPORT CK_RV get_interface(CK_UTF8CHAR *name, CK_VERSION *version, struct p11_interface **interface,
                            CK_FLAGS flags) __asm__("C_GetInterface");
 
-/* The message functions of 3.0: none is supported, and none needs its arguments to say so. */
-static CK_RV no_message(void)
-{
-    return CKR_FUNCTION_NOT_SUPPORTED;
-}
-
 #define FUNCTIONS_2_40                                                                                                 \
-    .C_Initialize = C_Initialize, .C_Finalize = C_Finalize, .C_GetInfo = C_GetInfo,                                    \
-    .C_GetFunctionList = C_GetFunctionList, .C_GetSlotList = C_GetSlotList, .C_GetSlotInfo = C_GetSlotInfo,            \
-    .C_GetTokenInfo = C_GetTokenInfo, .C_WaitForSlotEvent = C_WaitForSlotEvent,                                        \
-    .C_GetMechanismList = C_GetMechanismList, .C_GetMechanismInfo = C_GetMechanismInfo, .C_InitToken = C_InitToken,    \
-    .C_InitPIN = C_InitPIN, .C_SetPIN = C_SetPIN, .C_OpenSession = C_OpenSession, .C_CloseSession = C_CloseSession,    \
+    .C_Initialize = C_Initialize, .C_Finalize = C_Finalize, .C_GetFunctionList = C_GetFunctionList,                    \
+    .C_GetSlotList = C_GetSlotList, .C_GetSlotInfo = C_GetSlotInfo, .C_GetTokenInfo = C_GetTokenInfo,                  \
+    .C_WaitForSlotEvent = C_WaitForSlotEvent, .C_GetMechanismList = C_GetMechanismList,                                \
+    .C_GetMechanismInfo = C_GetMechanismInfo, .C_InitToken = C_InitToken, .C_InitPIN = C_InitPIN,                      \
+    .C_SetPIN = C_SetPIN, .C_OpenSession = C_OpenSession, .C_CloseSession = C_CloseSession,                            \
     .C_CloseAllSessions = C_CloseAllSessions, .C_GetSessionInfo = C_GetSessionInfo,                                    \
     .C_GetOperationState = C_GetOperationState, .C_SetOperationState = C_SetOperationState, .C_Login = C_Login,        \
     .C_Logout = C_Logout, .C_CreateObject = C_CreateObject, .C_CopyObject = C_CopyObject,                              \
@@ -48,18 +42,18 @@ static CK_RV no_message(void)
     .C_GenerateRandom = C_GenerateRandom, .C_GetFunctionStatus = C_GetFunctionStatus,                                  \
     .C_CancelFunction = C_CancelFunction
 
-static CK_FUNCTION_LIST functions_2_40 = {.version = {2, 40}, FUNCTIONS_2_40};
+static CK_FUNCTION_LIST functions_2_40 = {.version = {2, 40}, .C_GetInfo = C_GetInfo, FUNCTIONS_2_40};
 
 static struct p11_functions_3_0 functions_3_0 = {
-    .base = {.version = {3, 0}, FUNCTIONS_2_40},
+    .base = {.version = {3, 0}, .C_GetInfo = p11_get_info_3_0, FUNCTIONS_2_40},
     .get_interface_list = get_interface_list,
     .get_interface = get_interface,
     .login_user = C_LoginUser,
     .session_cancel = C_SessionCancel,
-    .message = {{no_message, no_message, no_message, no_message, no_message},
-                {no_message, no_message, no_message, no_message, no_message},
-                {no_message, no_message, no_message, no_message, no_message},
-                {no_message, no_message, no_message, no_message, no_message}},
+    .message = {{p11_no_message, p11_no_message, p11_no_message, p11_no_message, p11_no_message},
+                {p11_no_message, p11_no_message, p11_no_message, p11_no_message, p11_no_message},
+                {p11_no_message, p11_no_message, p11_no_message, p11_no_message, p11_no_message},
+                {p11_no_message, p11_no_message, p11_no_message, p11_no_message, p11_no_message}},
 };
 
 static CK_UTF8CHAR standard_name[] = "PKCS 11";
@@ -102,10 +96,11 @@ CK_RV get_interface(CK_UTF8CHAR *name, CK_VERSION *version, struct p11_interface
     for (size_t i = 0; i < INTERFACE_COUNT; i++) {
         struct p11_interface *offered = &interfaces_offered[i];
         const CK_VERSION *has = offered->functions; /* every list begins with its version */
-        if (name && strcmp((const char *)name, (const char *)offered->name) != 0)
+        bool ours = offered->name == vendor_name;
+        /* Ours only by its name: who names none wants PKCS#11. */
+        if (name ? strcmp((const char *)name, (const char *)offered->name) != 0 : ours)
             continue;
         /* Of ours, later minor versions have all that earlier ones had. */
-        bool ours = offered->name == vendor_name;
         if (version &&
             (version->major != has->major || (ours ? version->minor > has->minor : version->minor != has->minor)))
             continue;

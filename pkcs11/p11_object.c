@@ -85,7 +85,7 @@ CK_RV C_GetAttributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK
     CK_RV rv = call_enter(&call, session);
     if (rv != CKR_OK)
         return rv;
-    if (!template || !count)
+    if (!template && count)
         return call_leave(&call, CKR_ARGUMENTS_BAD);
     return call_leave(&call, read_attributes(&call, object, template, count));
 }
@@ -103,9 +103,12 @@ CK_RV C_SetAttributeValue(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK
     CK_RV rv = call_enter(&call, session);
     if (rv != CKR_OK)
         return rv;
-    if (!template || !count || !template_is_valid(template, count))
+    if (!template_is_valid(template, count))
         return call_leave(&call, CKR_ARGUMENTS_BAD);
-    return call_leave(&call, exists(&call, object) ? CKR_ATTRIBUTE_READ_ONLY : CKR_OBJECT_HANDLE_INVALID);
+    if (!exists(&call, object))
+        return call_leave(&call, CKR_OBJECT_HANDLE_INVALID);
+    /* No object is CKA_MODIFIABLE. */
+    return call_leave(&call, call_refuse(CKR_ACTION_PROHIBITED, "a key is changed in the service, not from here"));
 }
 
 CK_RV C_GetObjectSize(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ULONG *size)
@@ -116,16 +119,21 @@ CK_RV C_GetObjectSize(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ULO
         return rv;
     if (!size)
         return call_leave(&call, CKR_ARGUMENTS_BAD);
+    if (!exists(&call, object))
+        return call_leave(&call, CKR_OBJECT_HANDLE_INVALID);
     *size = CK_UNAVAILABLE_INFORMATION;
-    return call_leave(&call, exists(&call, object) ? CKR_OK : CKR_OBJECT_HANDLE_INVALID);
+    return call_leave(&call, CKR_OK);
 }
 
 CK_RV object_add(struct call *call, struct session_object *object, CK_OBJECT_HANDLE *handle)
 {
     pthread_mutex_lock(&call->bridge->lock);
+    /* Another thread may have closed the session meanwhile, and nobody would remove the object any more. */
+    CK_RV rv = session_is_open(call->bridge, call->session->handle) ? CKR_OK : CKR_SESSION_CLOSED;
     object->handle = call->bridge->object_number++;
     object->owner = call->session->handle;
-    CK_RV rv = objects_add(&call->bridge->objects[call->session->slot - 1], object);
+    if (rv == CKR_OK)
+        rv = objects_add(&call->bridge->objects[call->session->slot - 1], object);
     if (rv == CKR_OK)
         *handle = object->handle;
     pthread_mutex_unlock(&call->bridge->lock);
@@ -137,16 +145,22 @@ CK_RV object_add(struct call *call, struct session_object *object, CK_OBJECT_HAN
 static CK_RV create(struct call *call, const CK_ATTRIBUTE *template, CK_ULONG count, CK_OBJECT_HANDLE *handle)
 {
     bool on_token = false;
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
     CK_RV rv = CKR_OK;
-    if (!template_bool(template, count, CKA_TOKEN, &on_token))
-        return CKR_ATTRIBUTE_VALUE_INVALID;
+    if (!template_bool(template, count, CKA_TOKEN, &on_token) || !template_ulong(template, count, CKA_CLASS, &class))
+        return call_refuse(CKR_ATTRIBUTE_VALUE_INVALID, "CKA_TOKEN or CKA_CLASS is of a wrong size");
+    if (on_token && !(call->session->flags & CKF_RW_SESSION))
+        return CKR_SESSION_READ_ONLY;
     if (on_token)
-        return call_refuse(CKR_ATTRIBUTE_VALUE_INVALID, "keys are not brought to the service from here; C_GenerateKey "
-                                                        "makes one there");
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "objects are not brought to the service from here (CKA_TOKEN); "
+                                                      "C_GenerateKey makes a key there");
+    if (class != CKO_SECRET_KEY)
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "session objects are secret keys (CKO_SECRET_KEY)");
     const CK_ATTRIBUTE *value = template_find(template, count, CKA_VALUE);
     if (!value || !template_find(template, count, CKA_CLASS) || !template_find(template, count, CKA_KEY_TYPE))
-        return CKR_TEMPLATE_INCOMPLETE;
-    struct session_object *object = session_object_new(template, count, value->pValue, value->ulValueLen, &rv);
+        return call_refuse(CKR_TEMPLATE_INCOMPLETE, "CKA_CLASS, CKA_KEY_TYPE and CKA_VALUE are needed");
+    struct session_object *object =
+        session_object_new(template, count, CKK_GENERIC_SECRET, value->pValue, value->ulValueLen, &rv);
     return object ? object_add(call, object, handle) : rv;
 }
 
@@ -171,6 +185,9 @@ static CK_RV destroy_key(struct call *call, CK_OBJECT_HANDLE object)
     buffer_append_text(&id, key->id);
     keys_release(call->token->keys);
     CK_RV rv = buffer_ok(&id) ? CKR_OK : CKR_HOST_MEMORY;
+    /* Who drops a public key does not mean the private one, which would go with it. */
+    if (rv == CKR_OK && part == KEYS_PUBLIC)
+        rv = call_refuse(CKR_ACTION_PROHIBITED, "a pair is destroyed by its private key object");
     if (rv == CKR_OK && !(call->session->flags & CKF_RW_SESSION))
         rv = CKR_SESSION_READ_ONLY;
     if (rv == CKR_OK && !call->token->settings->destroy)

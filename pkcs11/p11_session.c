@@ -18,7 +18,7 @@ CK_RV C_OpenSession(CK_SLOT_ID slot, CK_FLAGS flags, void *application, CK_NOTIF
     if (rv != CKR_OK)
         return rv;
     if (!(flags & CKF_SERIAL_SESSION))
-        rv = CKR_SESSION_PARALLEL_NOT_SUPPORTED;
+        rv = call_refuse(CKR_SESSION_PARALLEL_NOT_SUPPORTED, "C_OpenSession needs CKF_SERIAL_SESSION");
     else if (!session)
         rv = CKR_ARGUMENTS_BAD;
     else
@@ -70,13 +70,11 @@ static CK_RV log_in(struct call *call, CK_USER_TYPE user, const struct buffer *p
     if (user == CKU_CONTEXT_SPECIFIC)
         return CKR_OPERATION_NOT_INITIALIZED;
     if (user != CKU_USER)
-        return CKR_USER_TYPE_INVALID;
+        return call_refuse(CKR_USER_TYPE_INVALID, "a key service has users only (CKU_USER), no security officer");
     if (pin->length > PIN_MAX)
-        return CKR_PIN_LEN_RANGE;
+        return call_refuse(CKR_PIN_LEN_RANGE, "a PIN of over %d bytes", (int)PIN_MAX);
     if (pin->length && (memchr(pin->bytes, '\0', pin->length) || strpbrk(buffer_text(pin), "\r\n")))
-        return CKR_PIN_INVALID;
-    if (token_logged_in(call->token))
-        return CKR_USER_ALREADY_LOGGED_IN;
+        return call_refuse(CKR_PIN_INVALID, "a PIN with a NUL byte or a line break in it");
     return token_login(call->token, buffer_text(pin));
 }
 
@@ -97,7 +95,7 @@ CK_RV C_LoginUser(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin
     if ((!pin && length) || (!name && name_length))
         return call_leave(&call, CKR_ARGUMENTS_BAD);
     if (length > PIN_MAX || name_length > PIN_MAX)
-        return call_leave(&call, CKR_PIN_LEN_RANGE);
+        return call_leave(&call, call_refuse(CKR_PIN_LEN_RANGE, "a PIN of over %d bytes", (int)PIN_MAX));
     if (name_length) {
         buffer_append(&joined, name, name_length);
         buffer_append_text(&joined, ":");

@@ -97,14 +97,16 @@ static CK_RV unwrap(struct call *call, const CK_MECHANISM *mechanism, CK_OBJECT_
     CK_RV rv;
     /* What cannot be made is refused before the service is asked. */
     if (template_find(template, count, CKA_VALUE))
-        return CKR_TEMPLATE_INCONSISTENT;
-    rv = prepare(call, &operation, false, mechanism, unwrapping_key);
+        return call_refuse(CKR_TEMPLATE_INCONSISTENT, "CKA_VALUE is in the wrapped key");
+    rv = session_object_check(template, count);
+    if (rv == CKR_OK)
+        rv = prepare(call, &operation, false, mechanism, unwrapping_key);
     if (rv != CKR_OK)
         return rv;
     rv = wrapping_rv(crypt_run(call, &operation, wrapped, length), false);
     if (rv == CKR_OK) {
-        struct session_object *object =
-            session_object_new(template, count, operation.result.bytes, operation.result.length, &rv);
+        struct session_object *object = session_object_new(template, count, CKK_GENERIC_SECRET, operation.result.bytes,
+                                                           operation.result.length, &rv);
         if (object)
             rv = object_add(call, object, key);
         else if (rv == CKR_KEY_SIZE_RANGE)

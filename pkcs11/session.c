@@ -68,6 +68,7 @@ CK_RV session_open(struct bridge *bridge, CK_SLOT_ID slot, CK_FLAGS flags, CK_SE
         uint64_t number = ++bridge->session_number & (((uint64_t)1 << (sizeof *handle * 8 - INDEX_BITS - 1)) - 1);
         session->handle = (CK_SESSION_HANDLE)(number << INDEX_BITS | (uint64_t)place);
         bridge->sessions[place] = session;
+        bridge->open_sessions[slot - 1]++;
         *handle = session->handle;
     }
     pthread_mutex_unlock(&bridge->lock);
@@ -86,6 +87,11 @@ static struct session **place_of(struct bridge *bridge, CK_SESSION_HANDLE handle
     return &bridge->sessions[index];
 }
 
+bool session_is_open(struct bridge *bridge, CK_SESSION_HANDLE handle)
+{
+    return place_of(bridge, handle) != NULL;
+}
+
 struct session *session_ref(struct bridge *bridge, CK_SESSION_HANDLE handle)
 {
     pthread_mutex_lock(&bridge->lock);
@@ -96,20 +102,6 @@ struct session *session_ref(struct bridge *bridge, CK_SESSION_HANDLE handle)
     return session;
 }
 
-/* With the bridge locked: the session's objects go with it. Returns whether it was the token's last. */
-static bool remove_session(struct bridge *bridge, struct session **place)
-{
-    struct session *session = *place;
-    CK_SLOT_ID slot = session->slot;
-    *place = NULL;
-    objects_remove_owner(&bridge->objects[slot - 1], session->handle);
-    session_unref(session);
-    for (size_t i = 0; i < bridge->session_room; i++)
-        if (bridge->sessions[i] && bridge->sessions[i]->slot == slot)
-            return false;
-    return true;
-}
-
 /* The login of an application ends with its last session. */
 static void log_out(struct bridge *bridge, CK_SLOT_ID slot)
 {
@@ -118,15 +110,25 @@ static void log_out(struct bridge *bridge, CK_SLOT_ID slot)
         (void)token_logout(token); /* wiping a PIN cannot fail */
 }
 
+/* With the bridge locked, so that a login in a session opened meanwhile is not taken back: its objects go with it. */
+static void remove_session(struct bridge *bridge, struct session **place)
+{
+    struct session *session = *place;
+    CK_SLOT_ID slot = session->slot;
+    *place = NULL;
+    objects_remove_owner(&bridge->objects[slot - 1], session->handle);
+    session_unref(session);
+    if (--bridge->open_sessions[slot - 1] == 0)
+        log_out(bridge, slot);
+}
+
 CK_RV session_close(struct bridge *bridge, CK_SESSION_HANDLE handle)
 {
     pthread_mutex_lock(&bridge->lock);
     struct session **place = place_of(bridge, handle);
-    CK_SLOT_ID slot = place ? (*place)->slot : 0;
-    bool last = place && remove_session(bridge, place);
+    if (place)
+        remove_session(bridge, place);
     pthread_mutex_unlock(&bridge->lock);
-    if (last)
-        log_out(bridge, slot);
     return place ? CKR_OK : CKR_SESSION_HANDLE_INVALID;
 }
 
@@ -137,7 +139,6 @@ void session_close_all(struct bridge *bridge, CK_SLOT_ID slot)
         if (bridge->sessions[i] && bridge->sessions[i]->slot == slot)
             remove_session(bridge, &bridge->sessions[i]);
     pthread_mutex_unlock(&bridge->lock);
-    log_out(bridge, slot);
 }
 
 size_t session_count(struct bridge *bridge, CK_SLOT_ID slot, bool read_write_only)

@@ -17,6 +17,7 @@ envelope_status token_open(const struct token_settings *settings, struct token *
     struct token *token = calloc(1, sizeof *token);
     if (!token)
         return error_raise(ENVELOPE_E_NO_MEMORY, "no memory for token %s", settings->label);
+    pthread_mutex_init(&token->login_turn, NULL);
     token->settings = settings;
     token->backend = backend_find(settings->backend);
     token->route = (struct http_route){.ca_file = settings->ca_file,
@@ -46,6 +47,7 @@ void token_close(struct token *token)
         token->backend->close(token->state);
     login_free(token->login);
     keys_free(token->keys);
+    pthread_mutex_destroy(&token->login_turn);
     free(token);
 }
 
@@ -201,7 +203,7 @@ CK_RV token_run_until(struct token *token, struct backend_call *call, int64_t de
     }
 }
 
-CK_RV token_login(struct token *token, const char *pin)
+static CK_RV log_in(struct token *token, const char *pin)
 {
     struct credentials *credentials = NULL;
     struct fetching fetching = {token, NULL};
@@ -213,6 +215,14 @@ CK_RV token_login(struct token *token, const char *pin)
         login_set_pin(token->login, NULL);
     if (rv == CKR_USER_NOT_LOGGED_IN)
         rv = *pin ? CKR_PIN_INCORRECT : CKR_USER_PIN_NOT_INITIALIZED;
+    return rv;
+}
+
+CK_RV token_login(struct token *token, const char *pin)
+{
+    pthread_mutex_lock(&token->login_turn);
+    CK_RV rv = token_logged_in(token) ? CKR_USER_ALREADY_LOGGED_IN : log_in(token, pin);
+    pthread_mutex_unlock(&token->login_turn);
     return rv;
 }
 

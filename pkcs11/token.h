@@ -6,6 +6,8 @@
 #ifndef PKCS11_TOKEN_H
 #define PKCS11_TOKEN_H
 
+#include <pthread.h>
+
 #include "backend.h"
 #include "keys.h"
 
@@ -15,6 +17,7 @@ struct token {
     void *state;
     struct http_route route;
     struct login *login;
+    pthread_mutex_t login_turn; /* held through a C_Login: nobody's is undone by another's wrong PIN */
     struct keys *keys;
 };
 
@@ -27,7 +30,7 @@ CK_RV token_run(struct token *token, struct backend_call *call);
 /* The same for one of several calls that share a deadline (clock_monotonic()). */
 CK_RV token_run_until(struct token *token, struct backend_call *call, int64_t deadline);
 
-/* Use this PIN ("" for the backend's own chain) from now on; credentials are fetched at once. */
+/* Use this PIN ("" for the backend's own chain) from now on; credentials are fetched at once. One login at a time. */
 CK_RV token_login(struct token *token, const char *pin);
 CK_RV token_logout(struct token *token);
 bool token_logged_in(struct token *token);
