@@ -43,55 +43,36 @@ static const struct refusal refusals[] = {
      "not a valid alias"},
     {"ValidationException", BACKEND_FAILED, CKR_ARGUMENTS_BAD, ENVELOPE_E_ARGUMENT, "the service refuses an argument"},
     /* Where a dry run was asked for it would have worked. */
-    {"DryRunOperationException", BACKEND_DONE, CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "no dry run was asked for"},
-    {"DryRunOperation", BACKEND_DONE, CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "no dry run was asked for"},
-
-    {"ThrottlingException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"Throttling", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"ThrottledException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"RequestLimitExceeded", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"TooManyRequestsException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"RequestThrottled", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"RequestThrottledException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"SlowDown", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"PriorRequestNotComplete", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"RequestTimeout", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the request came too slowly"},
-    {"RequestTimeoutException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
+    {"DryRunOperationException DryRunOperation", BACKEND_DONE, CKR_DEVICE_ERROR, ENVELOPE_E_HSM,
+     "no dry run was asked for"},
+    {"ThrottlingException Throttling ThrottledException RequestLimitExceeded TooManyRequestsException RequestThrottled "
+     "RequestThrottledException SlowDown PriorRequestNotComplete",
+     BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"RequestTimeout RequestTimeoutException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
      "the request came too slowly"},
     {"KeyUnavailableException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
      "the key is out of reach now"},
-    {"KMSInternalException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
-    {"DependencyTimeoutException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
+    {"KMSInternalException DependencyTimeoutException", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
+     "the service failed"},
     {"IDPCommunicationError", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
      "the identity provider is away"},
-
-    {"ExpiredTokenException", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the session has expired"},
-    {"ExpiredToken", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the session has expired"},
+    {"ExpiredTokenException ExpiredToken", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+     "the session has expired"},
     {"UnrecognizedClientException", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "the access key or session token is not known"},
-    {"InvalidClientTokenId", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
-     "the access key is not known"},
-    {"InvalidAccessKeyId", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the access key is not known"},
-    {"AuthFailure", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "the access key is not known"},
-    {"InvalidSignatureException", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+    {"InvalidClientTokenId InvalidAccessKeyId AuthFailure", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN,
+     ENVELOPE_E_HSM_LOGIN, "the access key is not known"},
+    {"InvalidSignatureException SignatureDoesNotMatch", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "wrong secret key, or this machine's clock is off"},
-    {"SignatureDoesNotMatch", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
-     "wrong secret key, or this machine's clock is off"},
-    {"RequestExpired", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "this machine's clock is off"},
-    {"RequestTimeTooSkewed", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+    {"RequestExpired RequestTimeTooSkewed", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "this machine's clock is off"},
-    {"IncompleteSignature", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a malformed access key"},
-    {"IncompleteSignatureException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+    {"IncompleteSignature IncompleteSignatureException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "a malformed access key"},
-    {"MissingAuthenticationTokenException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
-     "no credentials"},
-    {"MissingAuthenticationToken", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "no credentials"},
-    {"AccessDeniedException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
-    {"AccessDenied", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
-    {"NotAuthorized", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "a policy forbids it"},
-    {"OptInRequired", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
-     "the account may not use this service"},
-    {"SubscriptionRequiredException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+    {"MissingAuthenticationTokenException MissingAuthenticationToken", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN,
+     ENVELOPE_E_HSM_LOGIN, "no credentials"},
+    {"AccessDeniedException AccessDenied NotAuthorized", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
+     "a policy forbids it"},
+    {"OptInRequired SubscriptionRequiredException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "the account may not use this service"},
     {"RegionDisabledException", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "the account has not enabled this region"},
@@ -253,11 +234,11 @@ static bool is_about_signature(const char *code)
 }
 
 /* What is known of the cause: to is filled and *step changed where the clock explains it. */
-static const char *explain(const struct refusal *refusal, const struct http_reply *reply, enum backend_step *step,
-                           char *to, size_t size)
+static const char *explain(const struct refusal *refusal, const char *code, const struct http_reply *reply,
+                           enum backend_step *step, char *to, size_t size)
 {
     int64_t ahead;
-    if (!is_about_signature(refusal->code) || !clock_ahead(reply, &ahead))
+    if (!is_about_signature(code) || !clock_ahead(reply, &ahead))
         return refusal->advice;
     int64_t off = ahead < 0 ? -ahead : ahead;
     if (off <= SKEW_NOTED_SECONDS)
@@ -286,7 +267,7 @@ enum backend_step aws_judge(struct backend_call *call, const char *action, const
         return BACKEND_DONE;
     char clock[128];
     enum backend_step step = refusal->step == BACKEND_DONE ? BACKEND_FAILED : refusal->step;
-    const char *advice = explain(refusal, reply, &step, clock, sizeof clock);
+    const char *advice = explain(refusal, code, reply, &step, clock, sizeof clock);
     const char *key = call->key ? call->key : "";
     error_raise(refusal->status, "AWS %s%s%s: %s (%s, HTTP %ld)%s%s", action, *key ? " with key " : "", key, advice,
                 *code ? code : "no error name", reply->status, *call->service_message ? ": " : "",

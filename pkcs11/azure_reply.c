@@ -90,8 +90,7 @@ static const struct refusal refusals[] = {
      "the vault's firewall forbids it"},
     {"AccessDenied", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "access is denied"},
     {"Forbidden", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "it is forbidden"},
-    {"Throttled", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
-    {"TooManyRequests", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
+    {"Throttled TooManyRequests", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
     {"ServiceUnavailable", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service is away"},
     {"InternalServerError", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
 };

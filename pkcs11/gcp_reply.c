@@ -89,8 +89,8 @@ static const struct refusal refusals[] = {
      "the key or its version is disabled or destroyed"},
     {"NOT_FOUND", BACKEND_FAILED, CKR_KEY_HANDLE_INVALID, ENVELOPE_E_KEK_UNKNOWN, "there is no such key"},
     {"ALREADY_EXISTS", BACKEND_FAILED, CKR_TEMPLATE_INCONSISTENT, ENVELOPE_E_KEY_EXISTS, "there is such a key already"},
-    {"INVALID_ARGUMENT", BACKEND_FAILED, CKR_ARGUMENTS_BAD, ENVELOPE_E_ARGUMENT, "the service refuses an argument"},
-    {"OUT_OF_RANGE", BACKEND_FAILED, CKR_ARGUMENTS_BAD, ENVELOPE_E_ARGUMENT, "the service refuses an argument"},
+    {"INVALID_ARGUMENT OUT_OF_RANGE", BACKEND_FAILED, CKR_ARGUMENTS_BAD, ENVELOPE_E_ARGUMENT,
+     "the service refuses an argument"},
     {"PERMISSION_DENIED", BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "no role allows it"},
     {"UNAUTHENTICATED", BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN,
      "the access token is not accepted"},
@@ -98,8 +98,7 @@ static const struct refusal refusals[] = {
     {"RESOURCE_EXHAUSTED", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "too many requests"},
     {"ABORTED", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service gave up"},
     {"UNAVAILABLE", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service is away"},
-    {"INTERNAL", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
-    {"UNKNOWN", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
+    {"INTERNAL UNKNOWN", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service failed"},
     {"DEADLINE_EXCEEDED", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE, "the service took too long"},
 };
 enum { REFUSAL_COUNT = sizeof refusals / sizeof refusals[0] };
@@ -112,7 +111,7 @@ static const struct refusal damaged = {"INVALID_ARGUMENT", BACKEND_FAILED, CKR_E
 
 static const struct refusal *refusal_of(const char *code, long status, bool decrypting)
 {
-    if (decrypting && strcmp(code, damaged.code) == 0)
+    if (decrypting && strcmp(code, damaged.codes) == 0)
         return &damaged;
     const struct refusal *found = refusal_find(refusals, REFUSAL_COUNT, code);
     return found ? found : refusal_by_status(status);

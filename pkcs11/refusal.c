@@ -11,10 +11,19 @@ const struct refusal refusal_unknown = {"", BACKEND_FAILED, CKR_DEVICE_ERROR, EN
 static const struct refusal failing = {"", BACKEND_RETRY, CKR_DEVICE_ERROR, ENVELOPE_E_HSM_UNAVAILABLE,
                                        "the service failed"};
 
+static bool is_among(const char *codes, const char *code)
+{
+    size_t length = strlen(code);
+    for (const char *at = codes; *at; at += strcspn(at, " "), at += strspn(at, " "))
+        if (strcspn(at, " ") == length && memcmp(at, code, length) == 0)
+            return true;
+    return false;
+}
+
 const struct refusal *refusal_find(const struct refusal *table, size_t count, const char *code)
 {
     for (size_t i = 0; code && i < count; i++)
-        if (strcmp(table[i].code, code) == 0)
+        if (is_among(table[i].codes, code))
             return &table[i];
     return NULL;
 }

@@ -10,7 +10,7 @@
 #include "backend.h"
 
 struct refusal {
-    const char *code; /* the service's name of it */
+    const char *codes; /* the service's name of it, or several, with blanks between them */
     enum backend_step step;
     CK_RV rv;
     envelope_status status;
