@@ -222,6 +222,12 @@ out:
     return step;
 }
 
+/* alias/NAME, or, for those of other accounts, arn:…:alias/NAME. */
+static bool is_alias(const char *name)
+{
+    return strncmp(name, "alias/", 6) == 0 || (strncmp(name, "arn:", 4) == 0 && strstr(name, ":alias/"));
+}
+
 static enum backend_step take_key(struct backend_call *call, const struct http_reply *reply, bool *rsa)
 {
     struct survey *survey = call->work;
@@ -231,7 +237,7 @@ static enum backend_step take_key(struct backend_call *call, const struct http_r
         return BACKEND_FAILED;
     bool usable = false;
     const char *label = candidate->alias_count ? candidate->aliases[0] : NULL;
-    if (!label && strncmp(candidate->name, "alias/", 6) == 0)
+    if (!label && is_alias(candidate->name))
         label = candidate->name;
     enum backend_step step = aws_read_metadata(call, "DescribeKey", reply, label, key, &usable);
     if (step != BACKEND_DONE)

@@ -394,6 +394,7 @@ envelope_status http_perform(const struct http_request *request, const struct ht
     struct exchange exchange = {.reply = reply};
     struct curl_slist nodes[HTTP_HEADERS_MAX], *names = NULL;
     char detail[CURL_ERROR_SIZE] = "";
+    http_memory_guard(request->signer ? credentials_secret(request->signer) : NULL);
     CURLcode code = curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, detail);
     code |= curl_easy_setopt(easy, CURLOPT_URL, request->url);
     code |= curl_easy_setopt(easy, CURLOPT_HTTPHEADER, header_list(request, nodes));
@@ -417,6 +418,7 @@ envelope_status http_perform(const struct http_request *request, const struct ht
         curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &reply->status);
     curl_easy_cleanup(easy);
     curl_slist_free_all(names);
+    http_memory_guard(NULL);
     if (another_may_do(reply->status))
         connections_drop();
     if (reply->transport == HTTP_OK)

@@ -11,6 +11,14 @@
    it stays with what the program chose. */
 CURLcode http_memory_init(void);
 
+/*
+ * From now on, and until told NULL, what libcurl copies of this text in this thread lies in locked memory that is left
+ * out of core dumps: it keeps the secret that it signs with beside an open connection. Best effort: long secrets, and
+ * those of very many connections at once, lie where all else does, and so do all if the program initialised libcurl
+ * before us.
+ */
+void http_memory_guard(const char *secret);
+
 /* What a TLS connection has decrypted is wiped as soon as it is handed over, not when the next reply comes. */
 CURLcode http_memory_tls(CURL *easy);
 

@@ -326,6 +326,60 @@ static void keys_that_are_not_for_encryption_or_not_the_customers_are_not_shown(
     }
 }
 
+/* An alias is found in its own account only, unless it is named by its ARN. */
+static void an_alias_of_another_account_is_named_by_its_arn(void **state)
+{
+    static const char alias[] = "arn:aws:kms:eu-west-1:999999999999:alias/customer";
+    struct rig *rig = *state;
+    rig->call = (struct backend_call){.op = BACKEND_DESCRIBE, .key = alias, .credentials = rig->credentials};
+    assert_int_equal(begin(rig), BACKEND_SEND);
+    assert_non_null(strstr(buffer_text(&rig->request.body), "\"KeyId\":\"arn:aws:kms:eu-west-1:999999999999:alias/"));
+    assert_int_equal(answer(rig, 200,
+                            "{\"KeyMetadata\":{\"Arn\":\"arn:aws:kms:eu-west-1:999999999999:key/1\",\"KeyState\":"
+                            "\"Enabled\",\"KeyUsage\":\"ENCRYPT_DECRYPT\",\"KeySpec\":\"SYMMETRIC_DEFAULT\"}}"),
+                     BACKEND_DONE);
+    assert_string_equal(rig->call.keys.items[0].label, alias);
+    assert_string_equal(rig->call.keys.items[0].id, "arn:aws:kms:eu-west-1:999999999999:key/1");
+    backend_call_clear(&rig->call);
+    http_request_clear(&rig->request);
+    rig->call = (struct backend_call){.op = BACKEND_DESCRIBE,
+                                      .key = "arn:aws:kms:us-east-1:999999999999:alias/customer",
+                                      .credentials = rig->credentials};
+    assert_int_equal(begin(rig), BACKEND_FAILED);
+    assert_non_null(strstr(error_text(), "another region"));
+}
+
+/* KMS allows 8,192 characters; and a new grant may be known by its token only, for DescribeKey as well. */
+static void grant_tokens_go_whole_with_every_use_of_a_key(void **state)
+{
+    static const enum backend_op ops[] = {BACKEND_ENCRYPT, BACKEND_DECRYPT, BACKEND_REWRAP, BACKEND_DATA_KEY,
+                                          BACKEND_DESCRIBE};
+    struct rig *rig = *state;
+    char token[8193], setting[8300], wanted[8300];
+    memset(token, 'g', sizeof token - 1);
+    token[sizeof token - 1] = '\0';
+    snprintf(setting, sizeof setting, " short,%s ,", token);
+    snprintf(wanted, sizeof wanted, ",\"GrantTokens\":[\"short\",\"%s\"]}", token);
+    rig->settings.grant_tokens = setting;
+    for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++) {
+        rig->call = (struct backend_call){.op = ops[i],
+                                          .key = arn,
+                                          .key_to = arn,
+                                          .in = (const uint8_t *)"x",
+                                          .in_length = 1,
+                                          .length = 32,
+                                          .credentials = rig->credentials};
+        assert_int_equal(begin(rig), BACKEND_SEND);
+        assert_non_null(strstr(buffer_text(&rig->request.body), wanted));
+        http_request_clear(&rig->request);
+        backend_call_clear(&rig->call);
+    }
+    rig->settings.grant_tokens = (char *)" , ";
+    rig->call = (struct backend_call){.op = BACKEND_DESCRIBE, .key = arn, .credentials = rig->credentials};
+    assert_int_equal(begin(rig), BACKEND_SEND);
+    assert_null(strstr(buffer_text(&rig->request.body), "GrantTokens"));
+}
+
 static void creating_a_key_is_never_repeated_blindly(void **state)
 {
     struct rig *rig = *state;
@@ -381,6 +435,8 @@ int main(void)
         T(reencrypt_names_both_keys_and_both_contexts),
         T(a_list_that_never_ends_is_refused),
         T(keys_that_are_not_for_encryption_or_not_the_customers_are_not_shown),
+        T(an_alias_of_another_account_is_named_by_its_arn),
+        T(grant_tokens_go_whole_with_every_use_of_a_key),
         T(creating_a_key_is_never_repeated_blindly),
         cmocka_unit_test(endpoints_follow_region_partition_and_fips),
     };
