@@ -112,10 +112,10 @@ enum backend_step bao_batch(const struct bao *bao, struct backend_call *call, co
 
 struct bao_lockout *bao_lockout_new(void); /* NULL with the error raised */
 void bao_lockout_free(struct bao_lockout *lockout);
-/* This login, a request's body, was refused for its credentials. */
-void bao_lockout_note(struct bao_lockout *lockout, const struct buffer *login);
-/* For how long (microseconds) this login is not to be sent; 0: it may be. */
-int64_t bao_lockout_left(struct bao_lockout *lockout, const struct buffer *login);
+/* This login, a request's body, was refused for its credentials: with the words that are noted in the call. */
+void bao_lockout_note(struct bao_lockout *lockout, const struct backend_call *call, const struct buffer *login);
+/* For how long (microseconds) this login is not to be sent, the words noted again; 0: it may be. */
+int64_t bao_lockout_left(struct bao_lockout *lockout, struct backend_call *call, const struct buffer *login);
 
 /* ---- requests (bao_message.c) ---- */
 

@@ -131,10 +131,11 @@ static enum backend_step not_sent_again(const struct bao *bao, struct backend_ca
 {
     return backend_fail(call, CKR_USER_NOT_LOGGED_IN,
                         error_raise(ENVELOPE_E_HSM_LOGIN,
-                                    "OpenBao token \"%s\": login by %s was refused, and is not tried again with the "
-                                    "same credentials for %" PRId64 " s, since the server locks a role out after some "
+                                    "OpenBao token \"%s\": login by %s was refused: %s; the same credentials are not "
+                                    "tried again for %" PRId64 " s, since the server locks a role out after some "
                                     "tries; new ones are used at once",
-                                    bao->settings->label, sources[bao->auth], left / CLOCK_SECOND + 1));
+                                    bao->settings->label, sources[bao->auth], call->service_message,
+                                    left / CLOCK_SECOND + 1));
 }
 
 static enum backend_step login_send(const struct bao *bao, struct backend_call *call, struct http_request *request)
@@ -149,7 +150,7 @@ static enum backend_step login_send(const struct bao *bao, struct backend_call *
     if (!login_body(bao, call, request))
         return BACKEND_FAILED;
     enum backend_step step = bao_send(call, request, LOGIN);
-    int64_t left = step == BACKEND_SEND && !has_pin(call) ? bao_lockout_left(bao->lockout, &request->body) : 0;
+    int64_t left = step == BACKEND_SEND && !has_pin(call) ? bao_lockout_left(bao->lockout, call, &request->body) : 0;
     return left ? not_sent_again(bao, call, left) : step;
 }
 
@@ -197,7 +198,7 @@ static enum backend_step login_step(const struct bao *bao, struct backend_call *
     if (call->stage == RENEW)
         return login_send(bao, call, request);
     if (bao->auth == BAO_AUTH_APPROLE && step == BACKEND_FAILED)
-        bao_lockout_note(bao->lockout, &request->body);
+        bao_lockout_note(bao->lockout, call, &request->body);
     return login_refused(bao, call, "check the role and the credentials named in kms.cnf");
 }
 

@@ -5,6 +5,7 @@
 #include "bao.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <openssl/crypto.h>
 
@@ -16,8 +17,9 @@ enum { FORGOTTEN_SECONDS = 16 * 60 };
 
 struct bao_lockout {
     pthread_mutex_t lock;
-    struct buffer login; /* the body of the login that was refused */
-    int64_t until;       /* monotonic */
+    struct buffer login;         /* the body of the login that was refused */
+    int64_t until;               /* monotonic */
+    char code[64], message[512]; /* what the service said of it */
 };
 
 struct bao_lockout *bao_lockout_new(void)
@@ -40,22 +42,27 @@ void bao_lockout_free(struct bao_lockout *lockout)
     free(lockout);
 }
 
-void bao_lockout_note(struct bao_lockout *lockout, const struct buffer *login)
+void bao_lockout_note(struct bao_lockout *lockout, const struct backend_call *call, const struct buffer *login)
 {
     pthread_mutex_lock(&lockout->lock);
+    snprintf(lockout->code, sizeof lockout->code, "%s", call->service_code);
+    snprintf(lockout->message, sizeof lockout->message, "%s", call->service_message);
     buffer_clear(&lockout->login);
     buffer_append(&lockout->login, login->bytes, login->length);
     lockout->until = clock_monotonic() + FORGOTTEN_SECONDS * CLOCK_SECOND;
     pthread_mutex_unlock(&lockout->lock);
 }
 
-int64_t bao_lockout_left(struct bao_lockout *lockout, const struct buffer *login)
+int64_t bao_lockout_left(struct bao_lockout *lockout, struct backend_call *call, const struct buffer *login)
 {
     pthread_mutex_lock(&lockout->lock);
     const struct buffer *refused = &lockout->login;
     int64_t left = lockout->until - clock_monotonic();
-    bool same = refused->length && refused->length == login->length &&
+    bool same = left > 0 && refused->length && refused->length == login->length &&
                 CRYPTO_memcmp(refused->bytes, login->bytes, login->length) == 0;
+    /* It is still the service's answer, not one of ours. */
+    if (same)
+        backend_note(call, lockout->code, lockout->message, NULL);
     pthread_mutex_unlock(&lockout->lock);
-    return same && left > 0 ? left : 0;
+    return same ? left : 0;
 }

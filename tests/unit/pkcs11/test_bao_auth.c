@@ -210,8 +210,11 @@ static void a_refused_secret_id_is_not_sent_again_until_the_server_has_forgotten
     reply(&bench, 400, "{\"errors\":[\"invalid role or secret ID\"]}");
     assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "refused");
     for (int i = 0; i < 3; i++) {
+        backend_note(&bench.call, "", "", NULL);
         begin(&bench);
         assert_refused(&bench, BACKEND_FAILED, CKR_USER_NOT_LOGGED_IN, "not tried again");
+        assert_string_equal(bench.call.service_code, "HTTP 400");
+        assert_string_equal(bench.call.service_message, "invalid role or secret ID");
         assert_null(strstr(error_text(), "s3cret"));
     }
     write_secret_id(path, "another");
