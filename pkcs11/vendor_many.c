@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/error.h"
 
@@ -33,6 +34,19 @@ static const char *key_to(const struct many *many)
 
 /* --- failures --- */
 
+/* What the service said of this item alone may stand behind the text: TEXT, CODE, MESSAGE (bao_message.c). */
+enum { BETWEEN = '\x1f' };
+
+static void take_words(CK_ENVELOPE_KMS_MESSAGE *message, const char *text)
+{
+    const char *code = strchr(text, BETWEEN);
+    const char *words = code ? strchr(code + 1, BETWEEN) : NULL;
+    if (!words)
+        return;
+    snprintf(message->service_code, sizeof message->service_code, "%.*s", (int)(words - code - 1), code + 1);
+    snprintf(message->service_message, sizeof message->service_message, "%s", words + 1);
+}
+
 /* Of several, the first of the caller's items is told about. */
 static void fail_item(struct many *many, size_t number, CK_RV rv, const char *text)
 {
@@ -42,7 +56,10 @@ static void fail_item(struct many *many, size_t number, CK_RV rv, const char *te
     many->failed = number;
     many->message = many->call->asked ? many->call->session->message : (CK_ENVELOPE_KMS_MESSAGE){0};
     many->message.rv = rv;
-    snprintf(many->message.text, sizeof many->message.text, "item %zu of %zu: %s", number + 1, many->count, text);
+    const char *end = strchrnul(text, BETWEEN);
+    snprintf(many->message.text, sizeof many->message.text, "item %zu of %zu: %.*s", number + 1, many->count,
+             (int)(end - text), text);
+    take_words(&many->message, text);
 }
 
 /* The service is gone, or refuses us altogether: nobody waits for that as often as there are items. */

@@ -14,6 +14,10 @@ says "many-round kek 1000" "ok"
 # encrypt: 5 × (read, encrypt); rewrap: 5 × (decrypt, read, encrypt); decrypt: 5
 [[ $(asked) = 30 ]] || fail "$(asked) requests"
 
+echo "-- what the service says of the first piece that failed is told, though the request went well"
+says "many decrypt kek - x:$one y:$one z:$one" \
+    "CKR_ENCRYPTED_DATA_INVALID item 2 of 3: *message authentication failed* [[]batch item] | ok:$dek | CKR_ENCRYPTED_DATA_INVALID | CKR_ENCRYPTED_DATA_INVALID"
+
 echo "-- faults that pass, and faults that stay"
 three="many decrypt kek - x:$one y:$one x:$one"
 for kind in cut reset; do
