@@ -92,7 +92,9 @@ static envelope_status make(struct bridge **made)
     envelope_status status = kms_settings_load(&bridge->settings);
     for (size_t i = 0; !status && i < bridge->settings.count; i++) {
         status = token_open(bridge->settings.tokens[i], &bridge->tokens[i]);
-        if (!status)
+        if (status)
+            error_context(status, "%s", bridge->settings.path);
+        else
             call_log_token(bridge->tokens[bridge->token_count++]);
     }
     if (!status)

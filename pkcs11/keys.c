@@ -157,17 +157,25 @@ static bool add_alias(struct backend_key *key, const char *alias)
 }
 
 /* Described by one of its names, a key does not tell the others: those it was found by before stay. */
-static bool keep_aliases(struct backend_key *learned, const struct backend_key *known, const char *label)
+static bool keep_aliases(struct backend_key *learned, const struct backend_key *known)
 {
-    bool ok = add_alias(learned, label);
+    bool ok = true;
     for (char **alias = known->aliases; ok && alias && *alias; alias++)
         ok = add_alias(learned, *alias);
     return ok;
 }
 
+static bool has_name(const struct backend_key *key, const char *name)
+{
+    bool found = strcmp(key->label, name) == 0;
+    for (char **alias = key->aliases; !found && alias && *alias; alias++)
+        found = strcmp(*alias, name) == 0;
+    return found;
+}
+
 /*
- * The entry of this key, old or new; its description is replaced by the new one, its label stays what it was. With
- * all_names the description has every name of it.
+ * The entry of this key, old or new; its description is replaced by the new one. With all_names that has every name of
+ * the key. Its label stays what it was as long as it is a name of it: an alias may have been moved to another key.
  */
 static bool learn_key(struct keys *keys, struct backend_key *learned, bool all_names, size_t *index)
 {
@@ -175,11 +183,14 @@ static bool learn_key(struct keys *keys, struct backend_key *learned, bool all_n
         struct backend_key *known = &keys->entries[i].key;
         if (!known->id || strcmp(known->id, learned->id) != 0)
             continue;
-        char *label = learned->label;
-        learned->label = known->label;
-        known->label = NULL;
-        bool ok = all_names || keep_aliases(learned, known, label);
-        free(label);
+        bool ok = true;
+        if (!all_names || has_name(learned, known->label)) {
+            char *label = learned->label;
+            learned->label = known->label;
+            known->label = NULL;
+            ok = add_alias(learned, label) && (all_names || keep_aliases(learned, known));
+            free(label);
+        }
         backend_key_clear(known);
         *known = *learned;
         *learned = (struct backend_key){0};

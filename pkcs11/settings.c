@@ -10,7 +10,8 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "aws.h"
-#include "backend.h"
+#include "backends.h"
+#include "buffer.h"
 #include "local.h"
 
 #define MEMBER(member) offsetof(struct token_settings, member)
@@ -194,13 +195,25 @@ static envelope_status check_owners(const struct kms_settings *settings, const s
     return ENVELOPE_OK;
 }
 
+static envelope_status unknown_backend(const char *path, const struct token_settings *token)
+{
+    struct buffer known = {0};
+    for (size_t i = 0; backends_known[i]; i++) {
+        buffer_append_text(&known, i ? ", " : "");
+        buffer_append_text(&known, backends_known[i]->name);
+    }
+    error_raise(ENVELOPE_E_CONFIG, "%s: [token %s]: there is no backend = %s; known are %s", path, token->label,
+                token->backend, buffer_text(&known));
+    buffer_clear(&known);
+    return error_status();
+}
+
 static envelope_status check_backends(const struct kms_settings *settings)
 {
     for (size_t i = 0; i < settings->count; i++) {
         const struct token_settings *token = settings->tokens[i];
         if (!backend_find(token->backend))
-            return error_raise(ENVELOPE_E_CONFIG, "%s: [token %s]: backend = %s is not one this module was built with",
-                               settings->path, token->label, token->backend);
+            return unknown_backend(settings->path, token);
         envelope_status status = check_owners(settings, token);
         if (status)
             return status;

@@ -1,6 +1,7 @@
 #!/bin/bash
 # The bridge registered with p11-kit, as a distribution would: p11-kit lists its tokens, and a program that loads
 # p11-kit-proxy.so, and knows nothing of us, works with their keys; also with the module in a process of its own (remote:).
+# Then GnuTLS and NSS, which load it themselves and allow it no threads.
 set -u
 umask 022
 # shellcheck source=tests/rigs/aws-rig.sh
@@ -50,6 +51,9 @@ fail() {
     exit 1
 }
 
+# pkcs11-tool decrypts with the key of an id; it does not look at --label.
+rsa_id=$(printf %s "$RIG_RSA_ARN" | od -An -v -tx1 | tr -d ' \n')
+
 for way in direct remote; do
     case $way in
     direct) echo "module: $module" >"$modules/envelope-kms.module" ;;
@@ -66,7 +70,31 @@ for way in direct remote; do
     proxied -r --type pubkey --label alias/rsa -o public.der >"$SCRATCH/tool.out" || fail "the public key"
     openssl pkeyutl -encrypt -pubin -keyform DER -inkey public.der -pkeyopt rsa_padding_mode:oaep \
         -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha256 -in plain -out sealed || fail "openssl pkeyutl"
-    proxied --decrypt -m RSA-PKCS-OAEP --hash-algorithm SHA256 --mgf MGF1-SHA256 --label alias/rsa -i sealed -o opened \
+    proxied --decrypt -m RSA-PKCS-OAEP --hash-algorithm SHA256 --mgf MGF1-SHA256 --id "$rsa_id" -i sealed -o opened \
         >"$SCRATCH/tool.out" || fail "pkcs11-tool --decrypt"
     cmp plain opened || fail "something else came out"
 done
+
+# They set CKF_LIBRARY_CANT_CREATE_OS_THREADS: the service's name is looked up by the calling thread.
+port=${RIG_URL##*:}
+aws_rig_config "$ENVELOPE_KMS_CONFIG" "endpoint = http://localhost:${port%/}"
+chown "$user_id" "$ENVELOPE_KMS_CONFIG"
+way=GnuTLS
+if command -v p11tool >/dev/null; then
+    timeout 60 "${as_user[@]}" p11tool --provider "$module" --list-all 'pkcs11:token=rig' >listed 2>"$SCRATCH/tool.err" ||
+        fail "p11tool --list-all"
+    grep -q 'Label: alias/first' listed && grep -q 'Private key (RSA-2048)' listed || fail "no keys: $(cat listed)"
+else
+    echo "left out: no p11tool (gnutls-bin)"
+fi
+way=NSS
+if command -v modutil certutil >/dev/null; then
+    mkdir nss && chown "$user_id" nss
+    "${as_user[@]}" certutil -N -d sql:nss --empty-password 2>"$SCRATCH/tool.err" || fail "certutil -N"
+    timeout 60 "${as_user[@]}" modutil -dbdir sql:nss -add envelope -libfile "$module" -force \
+        >"$SCRATCH/tool.out" 2>"$SCRATCH/tool.err" </dev/null || fail "modutil -add"
+    timeout 60 "${as_user[@]}" certutil -K -d sql:nss -h rig >listed 2>"$SCRATCH/tool.err" || fail "certutil -K"
+    grep -q 'rsa .*alias/rsa' listed || fail "no private key: $(cat listed)"
+else
+    echo "left out: no modutil and certutil (libnss3-tools)"
+fi

@@ -11,8 +11,11 @@
 
 #include "aws.h"
 #include "aws_plan.h"
+#include "backend.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "json.h"
+#include "keys.h"
 
 static void base64_is_strict_and_round_trips(void **state)
 {
@@ -214,6 +217,68 @@ static void container_credentials_are_not_fetched_from_anywhere(void **state)
     aws_plan_clear(&made);
 }
 
+static void add_key(struct backend_call *call, const char *id, const char *label, const char *alias)
+{
+    struct backend_key *key = backend_add_key(call);
+    assert_non_null(key);
+    key->id = strdup(id);
+    key->label = strdup(label);
+    if (!alias)
+        return;
+    key->aliases = calloc(2, sizeof *key->aliases);
+    assert_non_null(key->aliases);
+    key->aliases[0] = strdup(alias);
+}
+
+static void learn_all(struct keys *keys, struct backend_call *call)
+{
+    struct keys_list list = {0};
+    assert_int_equal(keys_learn_all(keys, &call->keys, &list), CKR_OK);
+    keys_list_clear(&list);
+    backend_call_clear(call);
+}
+
+static const char *label_of(struct keys *keys, const char *name)
+{
+    static char label[64];
+    struct keys_list list = {0};
+    enum keys_part part;
+    CK_RV rv;
+    assert_true(keys_named(keys, name, &list, &rv));
+    assert_int_equal(list.count, 1);
+    const struct backend_key *key = keys_acquire(keys, list.handles[0], &part);
+    assert_non_null(key);
+    snprintf(label, sizeof label, "%s", key->label);
+    keys_release(keys);
+    keys_list_clear(&list);
+    return label;
+}
+
+/* Two keys of one label would be two answers to who looks for it. */
+static void a_label_follows_the_alias_that_was_moved(void **state)
+{
+    struct keys *keys = keys_new(60 * CLOCK_SECOND);
+    struct backend_call call = {0};
+    (void)state;
+    add_key(&call, "one", "alias/kek", "alias/same");
+    add_key(&call, "two", "alias/next", NULL);
+    learn_all(keys, &call);
+    assert_string_equal(label_of(keys, "one"), "alias/kek");
+    /* Listed in another order, a key keeps its label. */
+    add_key(&call, "one", "alias/same", "alias/kek");
+    add_key(&call, "two", "alias/next", NULL);
+    learn_all(keys, &call);
+    assert_string_equal(label_of(keys, "one"), "alias/kek");
+    assert_string_equal(label_of(keys, "alias/same"), "alias/kek");
+    add_key(&call, "one", "alias/same", NULL);
+    add_key(&call, "two", "alias/kek", NULL);
+    learn_all(keys, &call);
+    assert_string_equal(label_of(keys, "one"), "alias/same");
+    assert_string_equal(label_of(keys, "two"), "alias/kek");
+    assert_string_equal(label_of(keys, "alias/kek"), "alias/kek");
+    keys_free(keys);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -221,6 +286,7 @@ int main(void)
         cmocka_unit_test(base64_is_strict_and_round_trips),
         cmocka_unit_test(a_buffer_grows_and_keeps_its_contents),
         cmocka_unit_test(secrets_are_cut_out_of_json_before_it_is_parsed),
+        cmocka_unit_test(a_label_follows_the_alias_that_was_moved),
         T(a_profile_is_read_from_both_files_and_credentials_win),
         T(a_malformed_profile_file_is_named_with_its_line),
         T(credentials_are_looked_for_in_the_usual_order),
