@@ -28,7 +28,10 @@ typedef struct CK_ENVELOPE_KMS_PARAMS {
     unsigned long flags;    /* CKF_ENVELOPE_KMS_… or 0 */
 } CK_ENVELOPE_KMS_PARAMS;
 
-/* Ask the service whether it would work, change and reveal nothing: the output has length 0. C_Encrypt, C_Decrypt. */
+/*
+ * Ask the service whether it would work, change and reveal nothing: the output has length 0, its buffer must not be
+ * NULL. C_Encrypt, C_Decrypt.
+ */
 #define CKF_ENVELOPE_KMS_DRY_RUN 1UL
 
 /* C_GetInterface's name for the functions below. */

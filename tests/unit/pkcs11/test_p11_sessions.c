@@ -300,7 +300,7 @@ static int in_child(void)
 
 static void fork_once(void)
 {
-    int status;
+    int status = 0;
     pid_t child = fork();
     if (child == 0)
         _exit(in_child());
