@@ -310,10 +310,21 @@ static CURLcode set_names(CURL *easy, const struct http_request *request, const 
     return code == CURLE_OK && *names ? curl_easy_setopt(easy, CURLOPT_RESOLVE, *names) : code;
 }
 
-static enum http_transport transport_of(CURLcode code, const struct exchange *exchange, CURL *easy)
+/*
+ * libcurl has one code for a TLS handshake that was refused and for one that was cut off, which is no matter of trust.
+ * Of what was refused, libssl says why.
+ */
+static bool is_cut_off(CURLcode code, const char *detail)
+{
+    return code == CURLE_SSL_CONNECT_ERROR && (!strstr(detail, "SSL routines") || strstr(detail, "unexpected eof"));
+}
+
+static enum http_transport transport_of(CURLcode code, const char *detail, const struct exchange *exchange, CURL *easy)
 {
     if (exchange->too_large)
         return HTTP_TOO_LARGE;
+    if (is_cut_off(code, detail))
+        return HTTP_UNREACHABLE; /* nothing was sent yet */
     switch (code) {
     case CURLE_OK:
         return HTTP_OK;
@@ -409,7 +420,7 @@ envelope_status http_perform(const struct http_request *request, const struct ht
     code |= set_limits(easy, deadline - clock_monotonic());
     if (code == CURLE_OK) {
         code = named == CURLE_OK ? perform_without_sigpipe(easy) : named;
-        reply->transport = transport_of(code, &exchange, easy);
+        reply->transport = transport_of(code, detail, &exchange, easy);
     } else {
         reply->transport = HTTP_BROKEN;
         snprintf(detail, sizeof detail, "libcurl refuses the request's options");

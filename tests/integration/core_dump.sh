@@ -17,8 +17,7 @@ softhsm) cp rig/pin credentials ;;
 aws)
     # In the environment they would be in any dump.
     printf '[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n' "$AWS_ACCESS_KEY_ID" "$AWS_SECRET_ACCESS_KEY" >aws.credentials
-    # libcurl, which signs with them, keeps them beside its open connection: docs/bridge.md
-    : >credentials
+    printf '%s\n' "$AWS_SECRET_ACCESS_KEY" >credentials
     export AWS_SHARED_CREDENTIALS_FILE=$PWD/aws.credentials
     unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
     ;;

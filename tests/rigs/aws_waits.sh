@@ -9,7 +9,7 @@ set -u
 
 trap 'client_kill; aws_rig_stop' EXIT
 aws_rig_start "$SCRATCH/rig"
-"$aws_rig_py" "$SOURCE_DIR/tests/rigs/tarpit.py" "$SCRATCH/pits" "$RIG_URL" >"$SCRATCH/tarpit.log" 2>&1 &
+"$aws_rig_py" "$SOURCE_DIR/tests/rigs/tarpit.py" "$SCRATCH/pits" "$RIG_URL" "${RIG_TLS_URL##*:}" >"$SCRATCH/tarpit.log" 2>&1 &
 aws_rig_pids+=($!)
 aws_rig_wait "$SCRATCH/pits" $! "$SCRATCH/tarpit.log" || exit 1
 # shellcheck disable=SC1091
@@ -45,6 +45,13 @@ ends() { # COMMAND PATTERN
     ends "$encrypt" "CKR_DEVICE_REMOVED *"
     restart "endpoint = https://127.0.0.1:$greets"
     ends "$encrypt" "CKR_DEVICE_REMOVED *"
+    # A handshake that is cut off is a broken connection, tried again; one that is refused is not.
+    restart "endpoint = https://127.0.0.1:$cuts" "ca-file = $SCRATCH/rig/ca.pem"
+    says "$encrypt" "ok *"
+    restart "endpoint = https://127.0.0.1:$never" "ca-file = $SCRATCH/rig/ca.pem"
+    ends "$encrypt" "CKR_DEVICE_REMOVED gave up after *"
+    restart "endpoint = ${RIG_URL/http:/https:}"
+    says "$encrypt" "CKR_TOKEN_NOT_RECOGNIZED *"
     for pit in accepts tunnels full; do
         restart "endpoint = $RIG_TLS_URL" "ca-file = $SCRATCH/rig/ca.pem" "proxy = http://127.0.0.1:${!pit}"
         ends "$encrypt" "CKR_DEVICE_REMOVED *"
@@ -65,6 +72,9 @@ ends() { # COMMAND PATTERN
     says "$encrypt" "CKR_DEVICE_ERROR *no error name, HTTP 307*"
     clear
     says "$encrypt" "ok *"
+    alias_arn=${RIG_FIRST_ARN%%key/*}alias/first # as an alias of another account is named
+    says "find $alias_arn" "ok 1"
+    says "encrypt $alias_arn - 0011" "ok *"
 
     echo "-- credentials"
     printf '[profile assumed]\nrole_arn = %s\nsource_profile = base\n[profile base]\n' "$RIG_ROLE_ARN" >"$SCRATCH/config"

@@ -1,12 +1,15 @@
 """Servers that keep a client waiting, each in its own way, for a minute and a half.
 
-usage: tarpit.py READY-FILE UPSTREAM-URL
+usage: tarpit.py READY-FILE UPSTREAM-URL UPSTREAM-TLS-PORT
 
 Writes a line NAME=PORT for each to READY-FILE (loopback):
   accepts    takes connections, says nothing: as a server, under TLS and as a proxy
   full       takes none: its queue is full, so that connecting waits
   greets     answers a TLS greeting byte by byte
   tunnels    a proxy that answers CONNECT header by header
+  cuts       closes the first connection in its TLS handshake, resets the second, and passes the others on to the
+             upstream's TLS port
+  never      closes every one
   proxy      a proxy that works, for http:// (to UPSTREAM-URL, whatever host is named) and counts on its port
 GET /_tarpit/counts at `proxy` tells how many requests went through it.
 """
@@ -15,6 +18,7 @@ import http.client
 import http.server
 import os
 import socket
+import struct
 import sys
 import threading
 import time
@@ -47,6 +51,35 @@ def serve(server, data):
     while True:
         connection, _ = server.accept()
         threading.Thread(target=drip, args=(connection, data), daemon=True).start()
+
+
+def cut(connection, reset):
+    connection.recv(4096)
+    if reset:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def pump(source, sink):
+    try:
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # either end is gone
+
+
+def relay(server, port):
+    number = 0
+    while True:
+        connection, _ = server.accept()
+        number += 1
+        if port is None or number <= 2:
+            cut(connection, number % 2 == 0)
+            continue
+        onward = socket.create_connection(("127.0.0.1", port))
+        for ends in ((connection, onward), (onward, connection)):
+            threading.Thread(target=pump, args=ends, daemon=True).start()
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):
@@ -91,7 +124,7 @@ class Proxy(http.server.BaseHTTPRequestHandler):
 
 
 def main():
-    ready, upstream = sys.argv[1:]
+    ready, upstream, tls_port = sys.argv[1:]
     Proxy.upstream = urllib.parse.urlsplit(upstream)
     # A handshake record that is announced with 16 KiB, of which little comes; and a tunnel that is never quite there.
     pits = {
@@ -101,6 +134,9 @@ def main():
     }
     for server, data in pits.values():
         threading.Thread(target=serve, args=(server, data), daemon=True).start()
+    relays = {"cuts": (listen(64), int(tls_port)), "never": (listen(64), None)}
+    for server, port in relays.values():
+        threading.Thread(target=relay, args=(server, port), daemon=True).start()
     full = listen(0)
     held = []
     for _ in range(4):
@@ -110,7 +146,7 @@ def main():
         held.append(one)
     proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    ports = {name: server.getsockname()[1] for name, (server, _) in pits.items()}
+    ports = {name: server.getsockname()[1] for name, (server, _) in (pits | relays).items()}
     ports.update(full=full.getsockname()[1], proxy=proxy.server_port)
     with open(ready + ".new", "w", encoding="ascii") as file:
         file.writelines(f"{name}={port}\n" for name, port in ports.items())
