@@ -6,7 +6,7 @@
 #include "service_module.h"
 
 /* Behind a URI: its key is that service's. */
-#define AT_SERVICE "?module-path=" SERVICE_MODULE
+#define AT_SERVICE "?module-path=" SERVICE_MODULE_IN_URI
 
 extern struct service_control *rig_service;
 

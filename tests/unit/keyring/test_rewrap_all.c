@@ -375,7 +375,7 @@ static void make_tenants(keyring *ring)
 {
     const char *kek = keyring_settings(ring)->kek;
     snprintf(first_at_service, sizeof first_at_service, "%s%smodule-path=%s", kek, strchr(kek, '?') ? "&" : "?",
-             SERVICE_MODULE);
+             SERVICE_MODULE_IN_URI);
     for (int i = 0; i < TENANTS; i++) {
         char name[16];
         snprintf(name, sizeof name, "t %d", i);
