@@ -113,8 +113,10 @@ struct keyring_rewrapped {
 };
 /*
  * Move versions to another KEK: new wrapped DEKs, the same DEKs, so that no data is touched and nothing has to be
- * restarted. Destroyed versions have nothing to move. Each version is a transaction of its own, and nothing
- * replaces a blob before it is known to unwrap: what was interrupted is taken up again by the same call.
+ * restarted. Destroyed versions have nothing to move. Nothing replaces a blob before it is known to unwrap, nor one
+ * that somebody else changed meanwhile. Up to 128 versions are stored in one transaction, at least twice a second; no
+ * token is asked inside it. What was interrupted is taken up again by the same call. A KEK that nothing could be moved
+ * to leaves no trace in the store.
  */
 envelope_status keyring_rewrap(keyring *ring, const char *name, const struct keyring_rewrap *wanted,
                                struct keyring_rewrapped *done);
@@ -125,13 +127,14 @@ struct keyring_rewrap_all {
     size_t failed; /* of those: not, or not wholly, moved */
     struct keyring_rewrapped versions;
 };
-/* After each key, in the order of their names; the thread's error is the key's, if status is one. */
+/* For each key once it is stored, in the order of their names; the thread's error is the key's, if status is one. */
 typedef void keyring_rewrap_each(void *argument, const char *name, envelope_status status,
                                  const struct keyring_rewrap_all *so_far);
 /*
- * The same for every key: the rotation of a KEK. One that cannot be moved is told and left, and the others go on; only
- * where the KEK to move to cannot be used (any more) it ends. An error if not all were moved: the first one's, with how
- * many. wanted->version is 0. each may be NULL.
+ * The same for every key: the rotation of a KEK. One that cannot be moved is told and left, and the others go on. It ends
+ * where the KEK to move to refuses, or could not be reached three times in a row, or the store fails; a KEK to move from
+ * that does so is left alone from then on. An error if not all were moved: the first one's, with how many.
+ * wanted->version is 0. each may be NULL. In memory are the names of the keys, and a page of versions.
  */
 envelope_status keyring_rewrap_all(keyring *ring, const struct keyring_rewrap *wanted, keyring_rewrap_each *each,
                                    void *argument, struct keyring_rewrap_all *done);

@@ -117,32 +117,41 @@ envelope_status store_sqlite_versions_rewrap(store *opened, struct store_version
 
 /* ---- keys ---- */
 
-static envelope_status update_key(struct connection *c, int64_t key_id, uint32_t kek_id)
+static envelope_status compare_and_set_key(struct connection *c, const struct store_key_move *move, int *moved)
 {
-    struct query q = store_query(c, "UPDATE encryption_key SET kek_id = ? WHERE key_id = ?");
-    store_query_int(&q, kek_id);
-    store_query_int(&q, key_id);
-    return store_query_run(&q, NULL);
+    static const char sql[] =
+        "UPDATE encryption_key SET kek_id = ? WHERE name = ? AND kek_id = ? AND state <> 'destroyed'";
+    struct query q = store_query(c, sql);
+    store_query_int(&q, move->kek_id);
+    store_query_text(&q, move->name);
+    store_query_int(&q, move->from_kek_id);
+    return store_query_run(&q, moved);
 }
 
-static envelope_status move_key(struct moving *moving, const struct store_key_move *move)
+static envelope_status why_not_key(struct connection *c, const struct store_key_move *move)
 {
     struct store_key key;
     int64_t key_id = 0;
     bool found = false;
-    envelope_status status = store_sqlite_get_key(moving->c, move->name, &key_id, &key, &found);
+    envelope_status status = store_sqlite_get_key(c, move->name, &key_id, &key, &found);
     if (status)
         return status;
     if (!found)
-        return store_sqlite_unknown_key(moving->c, move->name);
+        return store_sqlite_unknown_key(c, move->name);
     if (key.state == STORE_KEY_DESTROYED)
         return error_raise(ENVELOPE_E_KEY_STATE, "key \"%s\" is destroyed: it gets no new KEK", move->name);
-    if (key.kek_id != move->from_kek_id)
-        return error_raise(ENVELOPE_E_STORE_CONFLICT, "key \"%s\" is under KEK %u, not %u; somebody else moved it",
-                           move->name, (unsigned)key.kek_id, (unsigned)move->from_kek_id);
-    status = take_kek(moving, move->kek_id, move->kek_uri, move->now);
+    return error_raise(ENVELOPE_E_STORE_CONFLICT, "key \"%s\" is under KEK %u, not %u; somebody else moved it",
+                       move->name, (unsigned)key.kek_id, (unsigned)move->from_kek_id);
+}
+
+static envelope_status move_key(struct moving *moving, const struct store_key_move *move)
+{
+    int moved = 0;
+    envelope_status status = take_kek(moving, move->kek_id, move->kek_uri, move->now);
     if (!status)
-        status = update_key(moving->c, key_id, move->kek_id);
+        status = compare_and_set_key(moving->c, move, &moved);
+    if (!status && moved == 0)
+        status = why_not_key(moving->c, move);
     return status ? status
                   : store_sqlite_add_history(moving->c, move->now, "set-kek", move->name, 0, "ok", &move->actor);
 }

@@ -174,12 +174,94 @@ static void kill_9_while_a_store_is_made_leaves_one_that_can_be_made(void **stat
     }
 }
 
+/* ---- many moves in one transaction ---- */
+
+enum { MOVED = 100, MOVE_KILLS = 12 };
+
+/* Every version to the KEK where they are not, and to a blob that says which; there and back until it is killed. */
+static int move_until_killed(const struct support *s, _Atomic uint32_t *rounds)
+{
+    static struct store_version_move moves[MOVED];
+    static uint8_t blobs[2][32];
+    store *opened = NULL;
+    uint32_t keks[2];
+    if (store_open(s->url, SUPPORT_DEADLINE, &opened))
+        return __LINE__;
+    for (size_t i = 0; i < 2; i++) {
+        if (store_kek_ensure(opened, i ? "pkcs11:object=other" : "pkcs11:object=master", 1, &keks[i]))
+            return __LINE__;
+        snprintf((char *)blobs[i], sizeof blobs[i], "UNDER-KEK-%010u", (unsigned)keks[i]);
+    }
+    for (;;) {
+        struct store_version *rows;
+        size_t count;
+        if (store_versions(opened, "k", &rows, &count) || count != MOVED)
+            return __LINE__;
+        for (size_t i = 0; i < count; i++) {
+            size_t to = rows[i].kek_id == keks[0];
+            moves[i] = (struct store_version_move){.dek_id = rows[i].dek_id,
+                                                   .from_kek_id = rows[i].kek_id,
+                                                   .from_blob = rows[i].blob,
+                                                   .from_length = rows[i].blob_length,
+                                                   .kek_id = keks[to],
+                                                   .blob = blobs[to],
+                                                   .blob_length = sizeof blobs[to],
+                                                   .now = 1,
+                                                   .actor = support_actor};
+        }
+        if (store_versions_rewrap(opened, moves, count))
+            return __LINE__;
+        for (size_t i = 0; i < count; i++)
+            if (moves[i].status)
+                return __LINE__;
+        store_versions_free(rows, count);
+        atomic_fetch_add(rounds, 1);
+    }
+}
+
+static void kill_9_while_many_are_moved_leaves_each_under_one_kek(void **state)
+{
+    const struct support *s = *state;
+    _Atomic uint32_t *rounds = mmap(NULL, sizeof *rounds, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(rounds != MAP_FAILED);
+    store_close(support_create(s, MOVED - 1));
+    uint64_t seed = (uint64_t)clock_wall();
+    print_message("seed %llu\n", (unsigned long long)seed);
+    for (int kill_number = 0; kill_number < MOVE_KILLS; kill_number++) {
+        const uint32_t until = atomic_load(rounds) + 1 + next_random(&seed) % 3;
+        pid_t victim = fork();
+        assert_true(victim >= 0);
+        if (victim == 0)
+            _exit(move_until_killed(s, rounds) % 255 + 1);
+        while (atomic_load(rounds) < until && waitpid(victim, NULL, WNOHANG) == 0)
+            usleep(100);
+        usleep(next_random(&seed) % MORE_LIFE);
+        assert_int_equal(kill(victim, SIGKILL), 0);
+        assert_int_equal(waitpid(victim, NULL, 0), victim);
+        /* All of a call's, or none: all are under one KEK, which is the one that their blobs name. */
+        assert_int_equal(support_number(s, "SELECT count(DISTINCT kek_id) FROM encryption_key_version"), 1);
+        assert_int_equal(support_number(s, "SELECT count(*) FROM encryption_key_version WHERE "
+                                           "substr(CAST(encrypted_key_blob AS TEXT), 1, 20) <> "
+                                           "printf('UNDER-KEK-%010d', kek_id)"),
+                         0);
+        /* And each has its row of history. */
+        int64_t moved = support_number(s, "SELECT count(*) FROM encryption_key_history WHERE what = 'rewrap'");
+        assert_true(moved % MOVED == 0 && moved / MOVED >= (int64_t)atomic_load(rounds));
+        assert_true(moved / MOVED <= (int64_t)atomic_load(rounds) + kill_number + 1);
+        store *opened = support_open(s);
+        OK(store_check(opened));
+        store_close(opened);
+    }
+    munmap(rounds, sizeof *rounds);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, support_setup, support_teardown)
     const struct CMUnitTest tests[] = {
         TEST(kill_9_during_200_rotations_loses_no_version),
         TEST(kill_9_while_a_store_is_made_leaves_one_that_can_be_made),
+        TEST(kill_9_while_many_are_moved_leaves_each_under_one_kek),
     };
     return cmocka_run_group_tests_name("store, sqlite: kill -9", tests, NULL, NULL);
 }
