@@ -9,7 +9,7 @@
 #include "base/text.h"
 #include "web.h"
 
-enum stage { STAGE_CREATE, STAGE_ALIAS, STAGE_PUBLIC_KEY, STAGE_DELETE };
+enum stage { STAGE_LOOK, STAGE_CREATE, STAGE_ALIAS, STAGE_PUBLIC_KEY, STAGE_DELETE };
 
 static const char *spec_of(const struct backend_call *call)
 {
@@ -36,10 +36,9 @@ static bool is_alias(const char *label)
            !label[strspn(label, allowed)];
 }
 
-static enum backend_step ask_create(const struct aws *aws, struct backend_call *call, struct http_request *request)
+static enum backend_step check_create(struct backend_call *call)
 {
-    const char *spec = spec_of(call);
-    if (!spec)
+    if (!spec_of(call))
         return backend_fail(
             call, CKR_KEY_SIZE_RANGE,
             error_raise(ENVELOPE_E_ARGUMENT, "AWS KMS makes no key of %u bits of that kind", call->bits));
@@ -47,11 +46,28 @@ static enum backend_step ask_create(const struct aws *aws, struct backend_call *
         return backend_fail(
             call, CKR_ATTRIBUTE_VALUE_INVALID,
             error_raise(ENVELOPE_E_ARGUMENT, "the label \"%s\" is not an alias; it must read alias/NAME", call->label));
+    return BACKEND_DONE;
+}
+
+/* Before a key is made, for good: is its alias free? Else CreateAlias would find out, and leave a key without one. */
+static enum backend_step ask_look(const struct aws *aws, struct backend_call *call, struct http_request *request)
+{
+    enum backend_step step = aws_request_open(aws, call, "DescribeKey", request);
+    if (step != BACKEND_SEND)
+        return step;
+    web_body_text(request, "KeyId", call->label);
+    call->stage = STAGE_LOOK;
+    return web_body_close(call, request);
+}
+
+static enum backend_step ask_create(const struct aws *aws, struct backend_call *call, struct http_request *request)
+{
+    http_request_clear(request);
     enum backend_step step = aws_request_open(aws, call, "CreateKey", request);
     if (step != BACKEND_SEND)
         return step;
     request->once = true;
-    web_body_text(request, "KeySpec", spec);
+    web_body_text(request, "KeySpec", spec_of(call));
     web_body_text(request, "KeyUsage", "ENCRYPT_DECRYPT");
     web_body_text(request, "Description", call->label ? call->label : "made by Envelope");
     call->stage = STAGE_CREATE;
@@ -102,6 +118,32 @@ static enum backend_step ask_delete(const struct aws *aws, struct backend_call *
     return web_body_close(call, request);
 }
 
+static enum backend_step on_looked(const struct aws *aws, struct backend_call *call, enum backend_step step,
+                                   struct http_request *request)
+{
+    if (step == BACKEND_DONE)
+        return backend_fail(
+            call, CKR_TEMPLATE_INCONSISTENT,
+            error_raise(ENVELOPE_E_KEY_EXISTS, "the alias is taken: there is a key \"%s\" already", call->label));
+    /* There is none; or who may make keys may not look at them: then CreateAlias decides. */
+    if (step != BACKEND_FAILED || (call->rv != CKR_KEY_HANDLE_INVALID && call->rv != CKR_USER_NOT_LOGGED_IN))
+        return step;
+    error_clear();
+    call->rv = CKR_OK;
+    call->service_code[0] = call->service_message[0] = '\0';
+    return ask_create(aws, call, request);
+}
+
+static enum backend_step begin(const struct aws *aws, struct backend_call *call, struct http_request *request)
+{
+    if (call->op != BACKEND_CREATE)
+        return ask_delete(aws, call, request);
+    enum backend_step step = check_create(call);
+    if (step != BACKEND_DONE)
+        return step;
+    return call->label ? ask_look(aws, call, request) : ask_create(aws, call, request);
+}
+
 static enum backend_step on_created(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
                                     struct http_request *request)
 {
@@ -120,10 +162,13 @@ static enum backend_step on_created(const struct aws *aws, struct backend_call *
 enum backend_step aws_step_admin(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
                                  struct http_request *request)
 {
-    static const char *const actions[] = {"CreateKey", "CreateAlias", "GetPublicKey", "ScheduleKeyDeletion"};
+    static const char *const actions[] = {"DescribeKey", "CreateKey", "CreateAlias", "GetPublicKey",
+                                          "ScheduleKeyDeletion"};
     if (!reply)
-        return call->op == BACKEND_CREATE ? ask_create(aws, call, request) : ask_delete(aws, call, request);
+        return begin(aws, call, request);
     enum backend_step step = aws_judge(call, actions[call->stage], reply);
+    if (call->stage == STAGE_LOOK)
+        return on_looked(aws, call, step, request);
     if (step != BACKEND_DONE && call->stage == STAGE_ALIAS)
         error_context(error_status(), "the key %s was made, but not its alias", call->keys.items[0].id);
     if (step == BACKEND_FAILED && call->stage == STAGE_PUBLIC_KEY)

@@ -386,11 +386,40 @@ static void creating_a_key_is_never_repeated_blindly(void **state)
     rig->call =
         (struct backend_call){.op = BACKEND_CREATE, .label = "alias/new", .bits = 256, .credentials = rig->credentials};
     assert_int_equal(begin(rig), BACKEND_SEND);
+    assert_false(rig->request.once); /* it only looks whether the alias is free */
+    assert_int_equal(answer(rig, 400, "{\"__type\":\"NotFoundException\"}"), BACKEND_SEND);
+    assert_string_equal(header(rig, "X-Amz-Target"), "TrentService.CreateKey");
     assert_true(rig->request.once);
+    assert_string_equal(rig->call.service_code, "");
     rig->call.label = "alias/aws/mine";
     http_request_clear(&rig->request);
     assert_int_equal(begin(rig), BACKEND_FAILED);
     assert_int_equal(rig->call.rv, CKR_ATTRIBUTE_VALUE_INVALID);
+}
+
+/* CreateAlias would say so too late: the key would have been made, and paid for, without a name. */
+static void no_key_is_made_for_an_alias_that_is_taken(void **state)
+{
+    struct rig *rig = *state;
+    rig->call =
+        (struct backend_call){.op = BACKEND_CREATE, .label = "alias/new", .bits = 256, .credentials = rig->credentials};
+    assert_int_equal(begin(rig), BACKEND_SEND);
+    assert_string_equal(header(rig, "X-Amz-Target"), "TrentService.DescribeKey");
+    assert_string_equal(buffer_text(&rig->request.body), "{\"KeyId\":\"alias/new\"}");
+    assert_int_equal(answer(rig, 200, "{\"KeyMetadata\":{}}"), BACKEND_FAILED);
+    assert_int_equal(rig->call.rv, CKR_TEMPLATE_INCONSISTENT);
+    /* Who may make keys and not look at them makes one all the same; who cannot be told goes no further. */
+    http_request_clear(&rig->request);
+    assert_int_equal(begin(rig), BACKEND_SEND);
+    assert_int_equal(answer(rig, 400, "{\"__type\":\"AccessDeniedException\"}"), BACKEND_SEND);
+    assert_string_equal(header(rig, "X-Amz-Target"), "TrentService.CreateKey");
+    http_request_clear(&rig->request);
+    assert_int_equal(begin(rig), BACKEND_SEND);
+    assert_int_equal(answer(rig, 400, "{\"__type\":\"ThrottlingException\"}"), BACKEND_RETRY);
+    http_request_clear(&rig->request);
+    rig->call.label = NULL;
+    assert_int_equal(begin(rig), BACKEND_SEND);
+    assert_string_equal(header(rig, "X-Amz-Target"), "TrentService.CreateKey");
 }
 
 static void endpoints_follow_region_partition_and_fips(void **state)
@@ -438,6 +467,7 @@ int main(void)
         T(an_alias_of_another_account_is_named_by_its_arn),
         T(grant_tokens_go_whole_with_every_use_of_a_key),
         T(creating_a_key_is_never_repeated_blindly),
+        T(no_key_is_made_for_an_alias_that_is_taken),
         cmocka_unit_test(endpoints_follow_region_partition_and_fips),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
