@@ -131,9 +131,9 @@ struct keyring_rewrap_all {
 typedef void keyring_rewrap_each(void *argument, const char *name, envelope_status status,
                                  const struct keyring_rewrap_all *so_far);
 /*
- * The same for every key: the rotation of a KEK. One that cannot be moved is told and left, and the others go on. It ends
- * where the KEK to move to refuses, or could not be reached three times in a row, or the store fails; a KEK to move from
- * that does so is left alone from then on. An error if not all were moved: the first one's, with how many.
+ * The same for every key: the rotation of a KEK. One that cannot be moved is told and left, and the others go on. It
+ * ends where the KEK to move to refuses, or could not be reached three times in a row, or the store fails; a KEK to
+ * move from that does so is left alone from then on. An error if not all were moved: the first one's, with how many.
  * wanted->version is 0. each may be NULL. In memory are the names of the keys, and a page of versions.
  */
 envelope_status keyring_rewrap_all(keyring *ring, const struct keyring_rewrap *wanted, keyring_rewrap_each *each,

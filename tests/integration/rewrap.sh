@@ -75,7 +75,7 @@ wait "$program" || fail "the program ended with $?"
 
 # killed_rewraps_are_taken_up_again: at every moment each version is under the one or the other, and opens
 backend_kek_make three
-rotate_often mine "$(backend_few 400 20)" >rotations.log || fail "rotating: $(tail -n 1 rotations.log)"
+rotate_often mine "$(backend_few 1000 20)" >rotations.log || fail "rotating: $(tail -n 1 rotations.log)"
 total=$(under two)
 kills=0
 while [ "$(under two)" -gt 0 ] && [ "$kills" -lt 100 ]; do

@@ -15,7 +15,7 @@ envelope key rotate tenant-1 >/dev/null
 extra=0
 # shellcheck disable=SC2154 # backend.sh sets it
 if [ "$backend" != aws ]; then # whose emulator is slow, and takes one at a time
-    extra=400
+    extra=1000
     rotate_often tenant-3 "$extra" >rotations.log || fail "rotating: $(tail -n 1 rotations.log)"
 fi
 envelope key create elsewhere >/dev/null
