@@ -75,7 +75,15 @@ static CK_RV log_in(struct call *call, CK_USER_TYPE user, const struct buffer *p
         return call_refuse(CKR_PIN_LEN_RANGE, "a PIN of over %d bytes", (int)PIN_MAX);
     if (pin->length && (memchr(pin->bytes, '\0', pin->length) || strpbrk(buffer_text(pin), "\r\n")))
         return call_refuse(CKR_PIN_INVALID, "a PIN with a NUL byte or a line break in it");
-    return token_login(call->token, buffer_text(pin));
+    CK_RV rv = token_login(call->token, buffer_text(pin));
+    if (rv != CKR_OK)
+        return rv;
+    /* If the token's last session was closed meanwhile, the login has ended with it. */
+    pthread_mutex_lock(&call->bridge->lock);
+    if (!call->bridge->open_sessions[call->session->slot - 1])
+        rv = token_logout(call->token) == CKR_OK ? CKR_SESSION_CLOSED : CKR_HOST_MEMORY;
+    pthread_mutex_unlock(&call->bridge->lock);
+    return rv;
 }
 
 CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user, CK_UTF8CHAR *pin, CK_ULONG length)

@@ -30,9 +30,9 @@ void session_unref(struct session *session)
 /* With the bridge locked: a free place, or -1. */
 static ptrdiff_t free_place(struct bridge *bridge)
 {
-    for (size_t i = 0; i < bridge->session_room; i++)
-        if (!bridge->sessions[i])
-            return (ptrdiff_t)i;
+    for (size_t *i = &bridge->sessions_taken; *i < bridge->session_room; ++*i)
+        if (!bridge->sessions[*i])
+            return (ptrdiff_t)*i;
     if (bridge->session_room >= SESSIONS_MAX)
         return -1;
     size_t room = bridge->session_room ? bridge->session_room * 2 : ROOM_STEP;
@@ -116,6 +116,8 @@ static void remove_session(struct bridge *bridge, struct session **place)
     struct session *session = *place;
     CK_SLOT_ID slot = session->slot;
     *place = NULL;
+    if ((size_t)(place - bridge->sessions) < bridge->sessions_taken)
+        bridge->sessions_taken = (size_t)(place - bridge->sessions);
     objects_remove_owner(&bridge->objects[slot - 1], session->handle);
     session_unref(session);
     if (--bridge->open_sessions[slot - 1] == 0)

@@ -113,14 +113,19 @@ static void append_turned(struct buffer *out, const uint8_t *bytes, size_t lengt
         buffer_append(out, &(uint8_t){(uint8_t)~bytes[i]}, 1);
 }
 
-static enum backend_step encrypt(struct backend_call *call)
+static void wait_while_held(void)
 {
-    uint64_t own = mark(call);
     const struct timespec moment = {.tv_nsec = 1000000};
     atomic_fetch_add(&stub.held, 1);
     while (atomic_load(&stub.hold))
         nanosleep(&moment, NULL);
     atomic_fetch_sub(&stub.held, 1);
+}
+
+static enum backend_step encrypt(struct backend_call *call)
+{
+    uint64_t own = mark(call);
+    wait_while_held();
     if (call->dry_run)
         return BACKEND_DONE;
     buffer_append(&call->out, &own, sizeof own);
@@ -143,7 +148,9 @@ static enum backend_step authenticate(struct backend_call *call)
     const struct timespec moment = {.tv_nsec = 1000000};
     if (atomic_load(&stub.slow_login))
         nanosleep(&moment, NULL);
-    if (*call->pin && strcmp(call->pin, STUB_PIN) != 0)
+    if (*call->pin)
+        wait_while_held();
+    if (*call->pin && strcmp(call->pin, STUB_PIN) != 0 && strcmp(call->pin, STUB_USER ":" STUB_PIN) != 0)
         return backend_fail(call, CKR_USER_NOT_LOGGED_IN, error_raise(ENVELOPE_E_HSM_LOGIN, "another PIN"));
     call->made = credentials_new("", "", "", 0);
     return call->made ? BACKEND_DONE : backend_fail(call, CKR_HOST_MEMORY, error_status());

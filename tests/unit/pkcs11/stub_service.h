@@ -16,10 +16,11 @@
 
 enum { STUB_SLOT = 1, STUB_WRITABLE_SLOT = 2, STUB_BLOB_EXTRA = 8, STUB_KEYS_MAX = 64 };
 #define STUB_PIN "open sesame"
+#define STUB_USER "ali baba" /* may be named in C_LoginUser */
 
 struct stub_service {
     atomic_uint asked[BACKEND_OP_COUNT]; /* how often, by operation */
-    atomic_bool hold;                    /* ENCRYPT does not come back before this is false again */
+    atomic_bool hold;                    /* ENCRYPT and a login by PIN do not come back before this is false again */
     atomic_uint held;                    /* how many are waiting in it */
     atomic_bool slow_login;              /* AUTHENTICATE takes a moment, so that others come in between */
 };

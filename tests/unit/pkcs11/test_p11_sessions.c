@@ -120,6 +120,49 @@ static void the_login_is_the_tokens_and_ends_with_its_last_session(void **state)
     assert_int_equal(state_of(reader), CKS_RO_PUBLIC_SESSION);
 }
 
+static void sessions_are_many_but_not_without_end(void **state)
+{
+    (void)state;
+    enum { MOST = 65535 };
+    static CK_SESSION_HANDLE opened[MOST];
+    CK_SESSION_HANDLE more;
+    CK_TOKEN_INFO info;
+    CK_ULONG count = 0;
+    CK_RV rv;
+    while ((rv = p11->C_OpenSession(STUB_SLOT, CKF_SERIAL_SESSION, NULL, NULL, &more)) == CKR_OK) {
+        assert_true(count < MOST);
+        opened[count++] = more;
+    }
+    assert_rv(rv, CKR_SESSION_COUNT);
+    assert_int_equal(count, MOST - 2); /* there were two */
+    assert_rv(p11->C_GetTokenInfo(STUB_SLOT, &info), CKR_OK);
+    assert_int_equal(info.ulSessionCount, MOST - 1);
+    assert_int_equal(info.ulRwSessionCount, 1);
+    for (CK_ULONG i = 100; i < 200; i++)
+        assert_rv(p11->C_CloseSession(opened[i]), CKR_OK);
+    for (CK_ULONG i = 100; i < 200; i++)
+        assert_rv(p11->C_OpenSession(STUB_WRITABLE_SLOT, CKF_SERIAL_SESSION, NULL, NULL, &opened[i]), CKR_OK);
+    assert_rv(p11->C_OpenSession(STUB_SLOT, CKF_SERIAL_SESSION, NULL, NULL, &more), CKR_SESSION_COUNT);
+    assert_rv(p11->C_CloseAllSessions(STUB_SLOT), CKR_OK);
+    assert_rv(p11->C_GetTokenInfo(STUB_SLOT, &info), CKR_OK);
+    assert_int_equal(info.ulSessionCount, 0);
+    assert_int_equal(state_of(opened[150]), CKS_RO_PUBLIC_SESSION);
+}
+
+static void a_user_name_goes_before_the_pin(void **state)
+{
+    (void)state;
+    struct p11_interface *interface;
+    assert_rv(stub_get_interface("PKCS 11", NULL, &interface, 0), CKR_OK);
+    const struct p11_functions_3_0 *functions = interface->functions;
+    CK_UTF8CHAR name[] = STUB_USER;
+    assert_rv(functions->login_user(session, CKU_USER, right, right_length, name, 3), CKR_PIN_INCORRECT);
+    assert_rv(functions->login_user(session, CKU_USER, right, right_length, name, sizeof name - 1), CKR_OK);
+    assert_rv(functions->login_user(session, CKU_USER, right, right_length, NULL, 0), CKR_USER_ALREADY_LOGGED_IN);
+    assert_rv(p11->C_Logout(session), CKR_OK);
+    assert_rv(functions->login_user(session, CKU_USER, right, right_length, name, ~0UL), CKR_PIN_LEN_RANGE);
+}
+
 /* --- threads --- */
 
 struct worker {
@@ -278,6 +321,22 @@ static void a_session_closed_amid_a_call_ends_after_it(void **state)
     assert_int_equal(info.ulSessionCount, 0);
 }
 
+static void a_login_ends_with_the_last_session_that_was_closed_amid_it(void **state)
+{
+    (void)state;
+    struct worker worker = {.knows = true};
+    CK_SESSION_HANDLE next;
+    atomic_store(&stub.hold, true);
+    assert_int_equal(pthread_create(&worker.thread, NULL, log_in, &worker), 0);
+    wait_until_held(1);
+    assert_rv(p11->C_CloseAllSessions(STUB_SLOT), CKR_OK);
+    atomic_store(&stub.hold, false);
+    pthread_join(worker.thread, NULL);
+    assert_rv(worker.rv, CKR_SESSION_CLOSED);
+    assert_rv(p11->C_OpenSession(STUB_SLOT, CKF_SERIAL_SESSION, NULL, NULL, &next), CKR_OK);
+    assert_int_equal(state_of(next), CKS_RO_PUBLIC_SESSION);
+}
+
 /* --- children --- */
 
 static int in_child(void)
@@ -338,10 +397,13 @@ int main(void)
         cmocka_unit_test(the_arguments_of_c_initialize_decide),
         cmocka_unit_test(nothing_is_left_of_what_was_before_c_finalize),
         T(the_login_is_the_tokens_and_ends_with_its_last_session),
+        T(sessions_are_many_but_not_without_end),
+        T(a_user_name_goes_before_the_pin),
         T(a_wrong_pin_of_one_thread_logs_no_other_out),
         cmocka_unit_test(calls_under_way_survive_c_finalize),
         cmocka_unit_test(threads_find_out_that_the_module_has_ended),
         T(a_session_closed_amid_a_call_ends_after_it),
+        T(a_login_ends_with_the_last_session_that_was_closed_amid_it),
         T(a_child_begins_anew_and_its_parent_goes_on),
         cmocka_unit_test(a_child_forked_beside_busy_threads_begins_anew),
     };
