@@ -118,6 +118,7 @@ static const struct refusal refusals[] = {
     {"invalid role", CKR_USER_NOT_LOGGED_IN, ENVELOPE_E_HSM_LOGIN, "see role, role-id-file and secret-id-file"},
     {"no handler for route", CKR_DEVICE_ERROR, ENVELOPE_E_HSM,
      "is anything mounted there? see mount and auth-mount in kms.cnf"},
+    {"namespace not found", CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "see namespace in kms.cnf"},
     {"unsupported path", CKR_DEVICE_ERROR, ENVELOPE_E_HSM, "is it a transit engine? see mount in kms.cnf"},
 };
 
@@ -176,7 +177,7 @@ static void read_message(const struct buffer *body, char *message, size_t capaci
     size_t used = 0;
     message[0] = '\0';
     if (!root)
-        snprintf(message, capacity, "not an answer of OpenBao");
+        snprintf(message, capacity, body->length ? "not an answer of OpenBao" : "no text");
     for (size_t i = 0; i < json_array_size(errors); i++) {
         if (used && used + 3 < capacity) {
             memcpy(message + used, "; ", 3);
@@ -209,7 +210,8 @@ static enum backend_step refuse_by_status(const struct bao *bao, struct backend_
                                  label, doing, on, message));
         return BACKEND_REAUTH;
     }
-    if (status == 404)
+    /* Of a login it says nothing about a key. */
+    if (status == 404 && call->op != BACKEND_AUTHENTICATE)
         return backend_fail(call, CKR_KEY_HANDLE_INVALID,
                             error_raise(ENVELOPE_E_KEK_UNKNOWN,
                                         "OpenBao token \"%s\": cannot %s \"%s\": not found; was it deleted?", label,

@@ -194,6 +194,8 @@ if bao_api POST sys/namespaces/team-1 '{}' >/dev/null 2>&1; then
     new_token '{"policies":["parent"],"ttl":"1h"}' >"$SCRATCH/token"
     restart "auth = token" "token-file = $SCRATCH/token" "mount = team-1/transit" # the login is the parent's
     says "decrypt kek - $blob" "ok $dek"
+    restart "${in_namespace[@]}" "namespace = nowhere"
+    says "find kek" "CKR_DEVICE_ERROR *see namespace in kms.cnf*"
     restart "${in_namespace[@]}"
     says "find kek" "CKR_USER_NOT_LOGGED_IN *"
 else

@@ -260,6 +260,29 @@ static void a_login_that_is_denied_something_is_looked_up_before_another_is_made
     }
 }
 
+static void a_login_that_finds_nothing_is_not_a_key_that_is_gone(void **unused)
+{
+    (void)unused;
+    static const char *const auths[] = {"token", "approle"};
+    static const struct {
+        const char *body;
+        CK_RV rv;
+        const char *words;
+    } answers[] = {{"{\"errors\":[\"namespace not found\"]}", CKR_DEVICE_ERROR, "see namespace in kms.cnf"},
+                   {"{\"errors\":[]}", CKR_FUNCTION_FAILED, "HTTP 404"}};
+    for (size_t auth = 0; auth < 2; auth++)
+        for (size_t i = 0; i < 2; i++) {
+            struct bench bench = {.settings = {.auth = (char *)(uintptr_t)auths[auth], .role = (char *)"role"},
+                                  .call.pin = "s3cret"};
+            authenticate(&bench);
+            forget_credentials(&bench);
+            begin(&bench);
+            reply(&bench, 404, answers[i].body);
+            assert_refused(&bench, BACKEND_FAILED, answers[i].rv, answers[i].words);
+            bench_close(&bench);
+        }
+}
+
 static void certificates_and_service_accounts_log_in_at_their_mounts(void **unused)
 {
     (void)unused;
@@ -300,6 +323,7 @@ int main(void)
         cmocka_unit_test(a_refused_login_is_not_repeated_and_shows_no_secret),
         cmocka_unit_test(a_refused_secret_id_is_not_sent_again_until_the_server_has_forgotten_it),
         cmocka_unit_test(a_login_that_is_denied_something_is_looked_up_before_another_is_made),
+        cmocka_unit_test(a_login_that_finds_nothing_is_not_a_key_that_is_gone),
         cmocka_unit_test(certificates_and_service_accounts_log_in_at_their_mounts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -262,6 +262,7 @@ static void every_refusal_has_its_code(void **unused)
         {403, denied, BACKEND_REAUTH, CKR_USER_NOT_LOGGED_IN, "\"kek\": permission denied;"},
         {404, "{\"errors\":[\"no handler for route \\\"x/decrypt/kek\\\". route entry not found.\"]}", BACKEND_FAILED,
          CKR_DEVICE_ERROR, "mount"},
+        {404, "{\"errors\":[\"namespace not found\"]}", BACKEND_FAILED, CKR_DEVICE_ERROR, "see namespace in kms.cnf"},
         {405, "{\"errors\":[\"unsupported operation\"]}", BACKEND_FAILED, CKR_FUNCTION_FAILED, "HTTP 405"},
         {412, "{\"errors\":[\"required index state not present\"]}", BACKEND_RETRY, CKR_DEVICE_ERROR, "HTTP 412"},
         {429, "{\"errors\":[\"request path \\\"x\\\": rate limit quota exceeded\"]}", BACKEND_RETRY, CKR_DEVICE_ERROR,
