@@ -16,7 +16,7 @@
 
 enum stage { STAGE_WEB_IDENTITY = 1, STAGE_CONTAINER, STAGE_IMDS_TOKEN, STAGE_IMDS_ROLE, STAGE_IMDS_KEYS, STAGE_ROLE };
 
-enum { IMDS_TIMEOUT_SECONDS = 1, ROLE_NAME_MAX = 128 };
+enum { IMDS_TIMEOUT_SECONDS = 1, ROLE_NAME_MAX = 128, STALE_SECONDS = 600 };
 
 struct auth {
     struct aws_plan plan;
@@ -125,11 +125,21 @@ static enum backend_step ask_role(const struct aws *aws, struct backend_call *ca
     return buffer_ok(&request->body) ? BACKEND_SEND : fail(call, ENVELOPE_E_NO_MEMORY);
 }
 
+/*
+ * While instance metadata cannot renew them it gives out credentials that have ended, and AWS takes them for as long as
+ * that lasts: they are tried, and asked for again soon. (Or this machine's clock is off, which KMS will then say.)
+ */
+static int64_t end_of(const struct backend_call *call, const char *text)
+{
+    int64_t expires = time_of(text), now = clock_wall();
+    return expires && expires <= now && call->stage == STAGE_IMDS_KEYS ? now + STALE_SECONDS * CLOCK_SECOND : expires;
+}
+
 /* The credentials in hand are replaced: got from `source`. */
 static enum backend_step hold(struct backend_call *call, const struct buffer texts[4], const char *source)
 {
     struct auth *auth = call->work;
-    int64_t expires = texts[3].length ? time_of(buffer_text(&texts[3])) : 0;
+    int64_t expires = texts[3].length ? end_of(call, buffer_text(&texts[3])) : 0;
     if (!texts[0].length || !texts[1].length || (texts[3].length && !expires))
         return bad_reply(call, source);
     for (size_t i = 0; i < 4; i++)
@@ -243,15 +253,22 @@ static enum backend_step no_instance(struct backend_call *call, const char *why)
                     why));
 }
 
+/* Where it has answered before it is there, and is asked again; else this may be no instance at all. */
+static enum backend_step not_heard(struct backend_call *call, enum http_transport transport)
+{
+    bool silent = transport == HTTP_TIMED_OUT || transport == HTTP_CUT;
+    /* An answer to a container is dropped on its way where the instance's hop limit is 1. */
+    enum backend_step step = no_instance(
+        call, silent ? "does not answer (in a container: is the instance's hop limit 2?)" : "is not reachable");
+    return silent && call->stage != STAGE_IMDS_TOKEN ? BACKEND_RETRY : step;
+}
+
 static enum backend_step on_imds(const struct aws *aws, struct backend_call *call, const struct http_reply *reply,
                                  struct http_request *request)
 {
     struct auth *auth = call->work;
-    /* An answer to a container is dropped on its way where the instance's hop limit is 1. */
-    if (reply->transport == HTTP_TIMED_OUT || reply->transport == HTTP_CUT)
-        return no_instance(call, "does not answer (in a container: is the instance's hop limit 2?)");
     if (reply->transport != HTTP_OK)
-        return no_instance(call, "is not reachable");
+        return not_heard(call, reply->transport);
     if (reply->status >= 500 || reply->status == 429) {
         (void)no_instance(call, "fails");
         return BACKEND_RETRY;

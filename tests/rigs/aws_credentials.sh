@@ -112,6 +112,10 @@ restart
 says "$encrypt" "CKR_USER_NOT_LOGGED_IN *"
 echo container-token >"$SCRATCH/token"
 says "$encrypt" "ok *"
+agent -5
+restart
+says "$encrypt" "CKR_USER_NOT_LOGGED_IN *expired already*clock*"
+agent 3600
 AWS_CONTAINER_CREDENTIALS_FULL_URI=http://192.0.2.1/x restart
 says "$encrypt" "CKR_USER_NOT_LOGGED_IN *must be https, or on this machine*"
 
@@ -129,8 +133,9 @@ says "$encrypt" "ok *"
 says "threads 4 3 alias/first" "ok"
 agent -5
 restart "imds-endpoint = $RIG_URL"
-says "$encrypt" "CKR_USER_NOT_LOGGED_IN *expired already*clock*"
+says "$encrypt" "ok *" # while metadata cannot renew them: AWS decides
 agent 2
+restart "imds-endpoint = $RIG_URL"
 says "$encrypt" "ok *"
 aws_rig_do agent '{}' >/dev/null
 says "$encrypt" "ok *" # renewing fails: what still works is used

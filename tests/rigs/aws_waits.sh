@@ -50,7 +50,7 @@ ends() { # COMMAND PATTERN
     says "$encrypt" "ok *"
     restart "endpoint = https://127.0.0.1:$never" "ca-file = $SCRATCH/rig/ca.pem"
     ends "$encrypt" "CKR_DEVICE_REMOVED gave up after *"
-    restart "endpoint = ${RIG_URL/http:/https:}"
+    restart "endpoint = https://127.0.0.1:$refuses" "ca-file = $SCRATCH/rig/ca.pem"
     says "$encrypt" "CKR_TOKEN_NOT_RECOGNIZED *"
     for pit in accepts tunnels full; do
         restart "endpoint = $RIG_TLS_URL" "ca-file = $SCRATCH/rig/ca.pem" "proxy = http://127.0.0.1:${!pit}"

@@ -10,6 +10,7 @@ Writes a line NAME=PORT for each to READY-FILE (loopback):
   cuts       closes the first connection in its TLS handshake, resets the second, and passes the others on to the
              upstream's TLS port
   never      closes every one
+  refuses    ends every handshake with an alert: the protocol's version
   proxy      a proxy that works, for http:// (to UPSTREAM-URL, whatever host is named) and counts on its port
 GET /_tarpit/counts at `proxy` tells how many requests went through it.
 """
@@ -53,11 +54,21 @@ def serve(server, data):
         threading.Thread(target=drip, args=(connection, data), daemon=True).start()
 
 
-def cut(connection, reset):
-    connection.recv(4096)
-    if reset:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+def cut(connection, reset, last_words=b""):
+    try:
+        connection.recv(4096)
+        if reset:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.sendall(last_words)
+    except OSError:
+        pass  # the client was faster
     connection.close()
+
+
+def refuse(server):
+    while True:
+        connection, _ = server.accept()
+        cut(connection, False, b"\x15\x03\x03\x00\x02\x02\x46")
 
 
 def pump(source, sink):
@@ -137,6 +148,8 @@ def main():
     relays = {"cuts": (listen(64), int(tls_port)), "never": (listen(64), None)}
     for server, port in relays.values():
         threading.Thread(target=relay, args=(server, port), daemon=True).start()
+    refusing = listen(64)
+    threading.Thread(target=refuse, args=(refusing,), daemon=True).start()
     full = listen(0)
     held = []
     for _ in range(4):
@@ -147,7 +160,7 @@ def main():
     proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     ports = {name: server.getsockname()[1] for name, (server, _) in (pits | relays).items()}
-    ports.update(full=full.getsockname()[1], proxy=proxy.server_port)
+    ports.update(refuses=refusing.getsockname()[1], full=full.getsockname()[1], proxy=proxy.server_port)
     with open(ready + ".new", "w", encoding="ascii") as file:
         file.writelines(f"{name}={port}\n" for name, port in ports.items())
     os.rename(ready + ".new", ready)

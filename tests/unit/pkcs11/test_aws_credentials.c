@@ -170,6 +170,24 @@ static void the_second_version_of_instance_metadata_is_asked_and_no_proxy_sees_i
     assert_int_equal(credentials_expires(rig->call.made), stopped_clock() + 3600 * CLOCK_SECOND);
 }
 
+/* AWS asks for this, so that an outage of instance metadata is none of KMS. */
+static void stale_credentials_of_instance_metadata_are_tried_all_the_same(void **state)
+{
+    struct rig *rig = *state;
+    assert_int_equal(begin(rig), BACKEND_SEND);
+    assert_int_equal(answer(rig, 200, "SESSION"), BACKEND_SEND);
+    assert_int_equal(unanswered(rig, HTTP_TIMED_OUT), BACKEND_RETRY); /* it has answered before */
+    assert_int_equal(answer(rig, 200, "role"), BACKEND_SEND);
+    assert_int_equal(unanswered(rig, HTTP_CUT), BACKEND_RETRY);
+    assert_int_equal(answer(rig, 200, "{\"Code\":\"Success\"," KEYS ",\"Expiration\":\"2026-11-23T05:00:00Z\"}"),
+                     BACKEND_DONE);
+    assert_int_equal(credentials_expires(rig->call.made), stopped_clock() + 600 * CLOCK_SECOND);
+    setenv("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/x", 1);
+    assert_int_equal(begin(rig), BACKEND_SEND);
+    assert_int_equal(answer(rig, 200, "{" KEYS ",\"Expiration\":\"2026-11-23T05:00:00Z\"}"), BACKEND_DONE);
+    assert_int_equal(credentials_expires(rig->call.made), stopped_clock() - 3600 * CLOCK_SECOND);
+}
+
 /* Where version 2 is not to be had there are no credentials: version 1 answers whoever can make a program fetch a URL.
  */
 static void the_first_version_of_instance_metadata_is_never_asked(void **state)
@@ -478,6 +496,7 @@ int main(void)
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         T(the_second_version_of_instance_metadata_is_asked_and_no_proxy_sees_it),
+        T(stale_credentials_of_instance_metadata_are_tried_all_the_same),
         T(the_first_version_of_instance_metadata_is_never_asked),
         T(what_instance_metadata_says_of_a_role_is_told),
         T(instance_metadata_has_an_address_of_version_six_too),
