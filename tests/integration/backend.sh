@@ -124,12 +124,8 @@ backend_rig() {
     backend_service
     mkdir -p "$dir"
     dir=$(cd "$dir" && pwd)
-    {
-        echo "export ENVELOPE_KMS_CONFIG=$SCRATCH/kms.cnf"
-        echo "export ENVELOPE_CONFIG=$dir/envelope.cnf"
-        echo "export OPENSSL_CONF=$dir/openssl.cnf"
-        echo "export OPENSSL_MODULES=$BUILD_DIR/provider"
-    } >"$dir/env"
+    printf 'export %s=%q\n' ENVELOPE_KMS_CONFIG "$SCRATCH/kms.cnf" ENVELOPE_CONFIG "$dir/envelope.cnf" \
+        OPENSSL_CONF "$dir/openssl.cnf" OPENSSL_MODULES "$BUILD_DIR/provider" >"$dir/env"
     openssl_cnf "$dir/envelope.cnf" "$references" >"$dir/openssl.cnf"
     ENVELOPE_KMS_CONFIG=$SCRATCH/kms.cnf envelope --config "$dir/envelope.cnf" init --module "$(backend_module)" \
         --token envelope --kek "$kek" --store "sqlite:$dir/keys.db" >init.log || fail "envelope init: $(cat init.log)"
