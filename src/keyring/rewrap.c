@@ -92,11 +92,22 @@ static void drop_page(struct rewrap_page *page)
     page->count = 0;
 }
 
-/* Ask the token for rows from this one on, for a while, and store them. Returns the first that did not have its turn.
- */
+/* The keys of rows before this one that are done with. The last of them may have more, unless it failed. */
+static void tell_rows(struct rewrapping *job, size_t end)
+{
+    struct rewrap_key *const *keys = job->page.keys;
+    while (end > 0 && !keys[end - 1])
+        end--;
+    if (end == 0)
+        return;
+    size_t key = (size_t)(keys[end - 1] - job->keys);
+    tell_before(job, job->ended && job->keys[key].status ? key + 1 : key);
+}
+
+/* The token is asked for rows from this one on, for a while, then they are stored. Returns the first that is left. */
 static size_t move_some(struct rewrapping *job, size_t from)
 {
-    struct rewrap_page *page = &job->page;
+    const struct rewrap_page *page = &job->page;
     int64_t until = clock_monotonic() + STORE_AFTER;
     size_t to = from;
     while (to < page->count && !job->ended) {
@@ -106,13 +117,7 @@ static size_t move_some(struct rewrapping *job, size_t from)
             break;
     }
     keyring_rewrap_store_rows(job, from, to);
-    for (size_t i = to; i-- > from;) {
-        if (!page->keys[i])
-            continue;
-        size_t key = (size_t)(page->keys[i] - job->keys);
-        tell_before(job, job->ended ? key + 1 : key);
-        break;
-    }
+    tell_rows(job, to);
     return to;
 }
 
@@ -142,8 +147,9 @@ static envelope_status move_versions(struct rewrapping *job)
         more = page->count == REWRAP_MANY;
         if (page->count > 0) {
             const struct store_version *last = &page->rows[page->count - 1];
+            const struct rewrap_key *key = page->keys[page->count - 1];
             snprintf(first, sizeof first, "%s", last->key_name);
-            after = last->version;
+            after = key && key->status ? UINT32_MAX : last->version; /* what is left of it is not tried */
         }
         drop_page(page);
     }
@@ -162,17 +168,18 @@ static void take_key(struct rewrapping *job, const struct store_key *row)
         keyring_rewrap_fail(key, 0, error_status());
 }
 
-/* The keys that were taken. Those that are not told are not moved: the store cannot be read, or the KEK be used. */
+/* The keys that were taken. Where the KEK to move to, or the store, fails, it ends with the first that is not told. */
 static void move_keys(struct rewrapping *job)
 {
-    keyring_rewrap_store_keys(job);
-    envelope_status status = move_versions(job);
+    envelope_status status = keyring_rewrap_store_keys(job);
+    if (!status)
+        status = move_versions(job);
     if (status) {
         job->ended = true;
-        for (size_t i = job->told; i < job->key_count; i++)
-            keyring_rewrap_fail(&job->keys[i], 0, status);
+        keyring_rewrap_fail(&job->keys[job->told], 0, status);
+        tell_before(job, job->told + 1);
     }
-    if (status || !job->ended)
+    if (!job->ended)
         tell_before(job, job->key_count);
     job->key_count = job->told = 0;
 }
@@ -180,8 +187,9 @@ static void move_keys(struct rewrapping *job)
 static envelope_status begin(struct rewrapping *job)
 {
     job->keys = calloc(REWRAP_MANY, sizeof *job->keys);
+    job->page.moved = calloc(REWRAP_MANY, sizeof *job->page.moved);
     job->writing = calloc(1, sizeof *job->writing);
-    if (!job->keys || !job->writing)
+    if (!job->keys || !job->page.moved || !job->writing)
         return error_raise(ENVELOPE_E_NO_MEMORY, "out of memory while keys are rewrapped");
     job->dek = secslab_get(job->ring->deks);
     job->again = secslab_get(job->ring->deks);
@@ -195,6 +203,7 @@ static void finish(struct rewrapping *job)
     if (job->again)
         secslab_put(job->ring->deks, job->again);
     free(job->keys);
+    free(job->page.moved);
     free(job->writing);
     free(job->public_uri);
     keyring_refresh_now(job->ring);
@@ -240,7 +249,7 @@ static envelope_status rewrap_key(struct rewrapping *job, const char *name)
     }
     take_key(job, &key);
     move_keys(job);
-    return job->first.status ? keyring_failure_raise(job->ring, &job->first, 0, -1) : ENVELOPE_OK;
+    return job->first.status ? error_raise(job->first.status, "%s", job->first.text) : ENVELOPE_OK;
 }
 
 envelope_status keyring_rewrap(keyring *ring, const char *name, const struct keyring_rewrap *wanted,

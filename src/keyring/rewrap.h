@@ -48,8 +48,8 @@ struct rewrap_page {
     struct store_version *rows; /* by key name and version */
     size_t count;
     struct rewrap_key *keys[REWRAP_MANY]; /* whose they are; NULL: nobody's who is to be moved */
-    struct rewrap_moved moved[REWRAP_MANY];
-    bool asked[REWRAP_MANY]; /* along with others; what that did not move is asked for by itself */
+    struct rewrap_moved *moved;           /* REWRAP_MANY */
+    bool asked[REWRAP_MANY];              /* along with others; what that did not move is asked for by itself */
 };
 
 /* What one transaction is made of. */
@@ -136,8 +136,11 @@ envelope_status keyring_rewrap_wrap(struct rewrapping *job, const struct rewrap_
                                     const struct store_version *row, struct rewrap_moved *moved);
 
 /* ---- rewrap_store.c ---- */
-/* The keys under way: from then on nothing new comes under their old KEK, and one look at their versions sees all. */
-void keyring_rewrap_store_keys(struct rewrapping *job);
+/*
+ * The keys under way: from then on nothing new comes under their old KEK, and one look at their versions sees all. An
+ * error is the KEK's, or the store's; a key's own is kept with it.
+ */
+envelope_status keyring_rewrap_store_keys(struct rewrapping *job);
 /* The page's rows [from, to) that have a blob. */
 void keyring_rewrap_store_rows(struct rewrapping *job, size_t from, size_t to);
 

@@ -76,27 +76,33 @@ static size_t collect_keys(struct rewrapping *job)
     return count;
 }
 
-void keyring_rewrap_store_keys(struct rewrapping *job)
+static envelope_status try_for_keys(struct rewrapping *job)
+{
+    for (size_t i = 0; i < job->key_count; i++)
+        if (moves(job, &job->keys[i]))
+            return keyring_rewrap_try_to(job);
+    return ENVELOPE_OK;
+}
+
+envelope_status keyring_rewrap_store_keys(struct rewrapping *job)
 {
     const struct rewrap_writing *writing = job->writing;
-    envelope_status status = ENVELOPE_OK;
-    for (size_t i = 0; i < job->key_count && !status; i++)
-        status = moves(job, &job->keys[i]) ? keyring_rewrap_try_to(job) : ENVELOPE_OK;
+    envelope_status status = try_for_keys(job);
+    if (status)
+        return status;
     size_t count = collect_keys(job);
-    bool tried = !status;
-    if (tried)
-        status = store_keys_set_kek(job->opened, job->writing->moves.keys, count);
-    for (size_t i = 0; i < count && !status; i++)
+    status = store_keys_set_kek(job->opened, job->writing->moves.keys, count);
+    if (status)
+        return status;
+    for (size_t i = 0; i < count; i++)
         job->kek_is_there |= !writing->moves.keys[i].status;
     for (size_t i = 0; i < count; i++) {
         struct rewrap_key *key = &job->keys[writing->of[i]];
-        envelope_status of_key = status;
-        if (!status && writing->moves.keys[i].status)
-            of_key = move_key_again(job, key);
-        if (of_key)
-            keyring_rewrap_fail(key, 0, of_key);
+        status = writing->moves.keys[i].status ? move_key_again(job, key) : ENVELOPE_OK;
+        if (status)
+            keyring_rewrap_fail(key, 0, status);
     }
-    job->ended |= status != ENVELOPE_OK; /* the store itself, or the KEK: nothing more can be moved */
+    return ENVELOPE_OK;
 }
 
 /* ---- versions ---- */

@@ -74,6 +74,26 @@ static void a_kek_that_cannot_be_used_changes_nothing(void **state)
     keyring_free(ring);
 }
 
+/* The store knows it, the token does not (any more): a KEK that was deleted. */
+static void a_kek_that_is_gone_is_not_moved_to(void **state)
+{
+    (void)state;
+    keyring *ring = rig_ring_plain();
+    struct keyring_rewrapped done;
+    rig_sql("INSERT INTO encryption_kek (uri, created) VALUES ('%s', 1)", MISSING);
+    assert_status(ENVELOPE_E_KEK_UNKNOWN, rewrap(ring, MISSING, &done));
+    assert_error_says("rewrapping key \"default\": trying the KEK");
+    assert_true(done.moved == 0 && done.kept == 0 && under("missing") == 0);
+    assert_int_equal(rig_sql_number("SELECT kek_id FROM encryption_key"), 1);
+    assert_int_equal(rig_sql_number("SELECT count(*) FROM encryption_key_history WHERE what = 'rewrap' AND result = "
+                                    "'KEK_UNKNOWN'"),
+                     1);
+    const struct keyring_rewrap alone = {.kek_uri = MISSING, .version = 1};
+    assert_status(ENVELOPE_E_KEK_UNKNOWN, keyring_rewrap(ring, "default", &alone, &done));
+    assert_error_says("version 1, with 0 of 1");
+    keyring_free(ring);
+}
+
 /* A blob that was damaged in the store does not move, and is not replaced. */
 static void what_does_not_unwrap_stays_as_it_is(void **state)
 {
@@ -197,6 +217,7 @@ int main(void)
         TEST(what_does_not_unwrap_stays_as_it_is),
         TEST(rotations_meanwhile_end_up_under_the_new_kek),
         TEST(a_refused_move_of_one_version_leaves_no_kek),
+        TEST(a_kek_that_is_gone_is_not_moved_to),
         TEST(two_that_move_the_same_key_share_the_work),
     };
     return cmocka_run_group_tests(tests, keyring_rig_setup_second, keyring_rig_teardown);

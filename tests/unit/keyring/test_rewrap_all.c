@@ -22,7 +22,7 @@ static int64_t under(const char *uri, const char *name)
 /* Between the keyring and the token, and the store: before the nth rewrap, and before something is written. */
 static void (*before_rewrap)(int nth);
 static void (*before_store)(void);
-static int rewraps, writes;
+static int rewraps, writes, failing_write;
 
 envelope_status __real_hsm_rewrap(hsm *instance, const struct hsm_rewrap *move, uint8_t **made, size_t *made_length,
                                   bool *inside);
@@ -45,7 +45,8 @@ envelope_status __wrap_store_versions_rewrap(store *opened, struct store_version
     before_store = NULL;
     if (before)
         before();
-    writes++;
+    if (++writes == failing_write)
+        return error_raise(ENVELOPE_E_STORE_UNAVAILABLE, "the disk is full");
     return __real_store_versions_rewrap(opened, moves, count);
 }
 
@@ -53,7 +54,7 @@ static int setup(void **state)
 {
     before_rewrap = NULL;
     before_store = NULL;
-    rewraps = writes = 0;
+    rewraps = writes = failing_write = 0;
     return service_store_setup(state);
 }
 
@@ -252,6 +253,32 @@ static void keys_of_many_versions_move_page_by_page(void **state)
     assert_int_equal(rig_sql_number("SELECT count(DISTINCT version) FROM encryption_key_history WHERE what = 'rewrap' "
                                     "AND result = 'ok' AND key_name = 'a'"),
                      FIRST);
+    assert_ok(store_check(keyring_store(ring)));
+    keyring_free(ring);
+}
+
+/* How much is in one transaction depends on how fast the token is; what was in one that failed is where it was. */
+static void a_store_that_fails_ends_it_and_the_rest_follows(void **state)
+{
+    (void)state;
+    enum { VERSIONS = 200 };
+    keyring *ring = rig_ring_plain();
+    struct keyring_rewrap_all done;
+    struct seen seen = {0};
+    create(ring, "a", NULL);
+    for (int i = 1; i < VERSIONS; i++)
+        assert_ok(keyring_rotate(ring, "default", NULL, NULL, NULL));
+    failing_write = 2;
+    assert_status(ENVELOPE_E_STORE_UNAVAILABLE, move_all(ring, SECOND, &seen, &done));
+    assert_error_says("of 2 keys moved (run it again to go on)");
+    assert_error_says("the disk is full");
+    assert_int_equal(writes, 2);
+    assert_int_equal(done.looked, seen.count);
+    int64_t moved = under(SECOND, "%");
+    assert_true(moved == (int64_t)done.versions.moved && moved > 0 && moved <= VERSIONS);
+    assert_ok(move_all(ring, SECOND, NULL, &done));
+    assert_int_equal(done.versions.moved, VERSIONS + 1 - moved);
+    assert_int_equal(under(SECOND, "%"), VERSIONS + 1);
     assert_ok(store_check(keyring_store(ring)));
     keyring_free(ring);
 }
@@ -506,6 +533,7 @@ int main(void)
         TEST(a_throttled_kek_to_move_to_does_not_end_it_at_once),
         TEST(a_kek_to_move_to_that_stays_away_ends_it),
         TEST(keys_of_many_versions_move_page_by_page),
+        TEST(a_store_that_fails_ends_it_and_the_rest_follows),
         TEST(without_a_kek_each_key_is_wrapped_anew_under_its_own),
         TEST(versions_of_many_keys_move_in_few_requests),
         TEST(a_damaged_version_among_many_is_told_by_itself),
