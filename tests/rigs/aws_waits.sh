@@ -72,6 +72,20 @@ ends() { # COMMAND PATTERN
     says "$encrypt" "CKR_DEVICE_ERROR *no error name, HTTP 307*"
     clear
     says "$encrypt" "ok *"
+    says "files" "ok *"
+    files=${reply#ok }
+    mapfile -t raw < <(sed -n 's/^    "\(raw-[a-z-]*\)".*/\1/p' "$SOURCE_DIR/tests/rigs/fault_proxy.py")
+    ((${#raw[@]} >= 12)) || fail "only ${#raw[@]} raw replies"
+    for kind in "${raw[@]}"; do
+        for action in Encrypt DescribeKey; do
+            fault "$action" "$kind"
+            if [[ $action = Encrypt ]]; then ends "$encrypt" "CKR_DEVICE_* *"; else ends "find alias/second" "CKR_DEVICE_* *"; fi
+            clear
+        done
+        says "$encrypt" "ok *"
+    done
+    says "files" "ok *"
+    ((${reply#ok } <= files + 1)) || fail "$files open files have become ${reply#ok }"
     alias_arn=${RIG_FIRST_ARN%%key/*}alias/first # as an alias of another account is named
     says "find $alias_arn" "ok 1"
     says "encrypt $alias_arn - 0011" "ok *"

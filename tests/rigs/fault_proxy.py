@@ -12,7 +12,7 @@ Control (never counted):
        "metadata" and "container" are actions, too.
        KIND: throttle, internal, unavailable, expired, denied, cut, reset, slow, slow-header, continue, bad-json,
              wrong-json, other-key, huge, huge-chunked, html, silent, redirect, quoted (a wrong signature, with the
-             session token in its words)
+             session token in its words), and those of RAW
   POST /_rig/clear   forget faults, states, pages
   POST /_rig/state   {"key": ID-OR-ARN, "state": "Disabled" | "PendingDeletion" | "Deleted" | "Enabled"}
   POST /_rig/page    {"size": N}
@@ -54,6 +54,21 @@ ERRORS = {
     "Deleted": (400, "NotFoundException", "Key is not found"),
     "incorrect-key": (400, "IncorrectKeyException", "The key ID in the request does not identify the CMK"),
     "dry-run": (412, "DryRunOperationException", "The request would have succeeded, but the DryRun option is set."),
+}
+# What is no HTTP, or HTTP that no honest server sends.
+RAW = {
+    "raw-no-http": b"\x00\x01\x02 SSH-2.0-nothing\r\n" * 40,
+    "raw-big-header": b"HTTP/1.1 200 OK\r\nX-Big: " + b"x" * 90000 + b"\r\nContent-Length: 2\r\n\r\n{}",
+    "raw-many-headers": b"HTTP/1.1 200 OK\r\n" + b"X-One: of many\r\n" * 20000 + b"Content-Length: 2\r\n\r\n{}",
+    "raw-nul-header": b"HTTP/1.1 200 OK\r\nX-Nul: a\x00b\r\nContent-Length: 2\r\n\r\n{}",
+    "raw-negative-length": b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n{}",
+    "raw-bad-chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+    "raw-huge-chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n{}",
+    "raw-gzip": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\x1f\x8b\x08",
+    "raw-status": b"HTTP/1.1 99999 What\r\nContent-Length: 2\r\n\r\n{}",
+    "raw-switch": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
+    "raw-empty": b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+    "raw-deep-json": b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b'{"a":' * 100000,
 }
 CRYPTOGRAPHIC = ("Encrypt", "Decrypt", "ReEncrypt", "GenerateDataKey")
 
@@ -139,7 +154,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if kind in ERRORS:
             return self.refuse(kind)
         self.close_connection = True
-        if kind == "cut":
+        if kind in RAW:
+            self.wfile.write(RAW[kind])
+        elif kind == "cut":
             self.send_response(200)
             self.send_header("Content-Length", "1000")
             self.end_headers()
