@@ -9,6 +9,9 @@
 #   bao_seal, bao_unseal
 #   bao_rig_audit        from now on the server writes what it is asked, a line of JSON each, to BAO_DIR/audit.log
 #   bao_rig_proxy FILE   a proxy before the server that counts and injects faults (fault_proxy.py); FILE gets its address
+#   bao_rig_jwt          prints a service account's token, of the form that Kubernetes gives out
+#   bao_rig_kubernetes JWT-FILE MEMBERS   a login at auth/kubernetes with the role envelope and the policy envelope; MEMBERS
+#                        are more of the role, JSON. A stub of the API server accepts what JWT-FILE holds at that time
 #   bao_rig_stop
 
 bao_rig_here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -149,6 +152,38 @@ bao_rig_proxy() {
         }
         sleep 0.1
     done
+}
+
+bao_rig_base64url() { base64 -w0 | tr '+/' '-_' | tr -d '='; }
+
+bao_rig_jwt() {
+    local now
+    now=$(date +%s)
+    printf '{"alg":"RS256","typ":"JWT"}' | bao_rig_base64url
+    printf .
+    printf '{"iss":"https://kubernetes.default.svc","sub":"system:serviceaccount:prod:envelope","nbf":%d,"exp":%d,%s}' \
+        $((now - 60)) $((now + 600)) \
+        '"kubernetes.io":{"namespace":"prod","serviceaccount":{"name":"envelope","uid":"5d7f-uid"}}' | bao_rig_base64url
+    printf .
+    head -c 256 /dev/urandom | bao_rig_base64url
+}
+
+bao_rig_kubernetes() {
+    local tries=0 pid
+    "$bao_rig_here/tokenreview-stub" "$BAO_DIR/stub-port" "$1" &
+    pid=$!
+    bao_rig_pids+=("$pid")
+    until [[ -s $BAO_DIR/stub-port ]]; do
+        kill -0 "$pid" 2>/dev/null && ((tries++ < 300)) || return 1
+        sleep 0.1
+    done
+    jq -n --rawfile ca "$BAO_DIR/ca.pem" --rawfile jwt "$1" --arg host "http://127.0.0.1:$(<"$BAO_DIR/stub-port")" \
+        '{kubernetes_host: $host, kubernetes_ca_cert: $ca, token_reviewer_jwt: $jwt, disable_local_ca_jwt: true}' \
+        >"$BAO_DIR/kubernetes.json"
+    bao_api POST sys/auth/kubernetes '{"type":"kubernetes"}' &&
+        bao_api POST auth/kubernetes/config @"$BAO_DIR/kubernetes.json" &&
+        bao_api POST auth/kubernetes/role/envelope '{"bound_service_account_names":"envelope","token_policies":"envelope",
+            "bound_service_account_namespaces":"prod",'"$2}"
 }
 
 bao_rig_stop() {

@@ -9,8 +9,7 @@ set -u
 
 module=$BUILD_DIR/pkcs11/envelope-kms.so
 dek=000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f
-stub_pid=
-trap 'client_kill; bao_rig_stop; [[ $stub_pid ]] && kill "$stub_pid"' EXIT
+trap 'client_kill; bao_rig_stop' EXIT
 
 part() { echo "-- $*"; }
 hex() { xxd -p "$@" | tr -d '\n'; }
@@ -325,30 +324,9 @@ restart "auth = cert" "role = envelope" "client-cert = $BAO_DIR/other-ca.pem" "c
 says "find kek" "CKR_USER_NOT_LOGGED_IN *TLS certificate was refused*"
 
 part "a Kubernetes service account (its API server is a stub)"
-base64url() { base64 -w0 | tr '+/' '-_' | tr -d '='; }
-jwt() {
-    printf '{"alg":"RS256","typ":"JWT"}' | base64url
-    printf .
-    printf '{"iss":"https://kubernetes.default.svc","sub":"system:serviceaccount:prod:envelope","nbf":%d,"exp":%d,%s}' \
-        $(($(date +%s) - 60)) $(($(date +%s) + 600)) \
-        '"kubernetes.io":{"namespace":"prod","serviceaccount":{"name":"envelope","uid":"5d7f-uid"}}' | base64url
-    printf .
-    head -c 256 /dev/urandom | base64url
-}
-jwt >jwt
-jwt >wrong-jwt
-"$SOURCE_DIR/tests/rigs/tokenreview-stub" "$SCRATCH/stub-port" "$SCRATCH/jwt" &
-stub_pid=$!
-for ((i = 0; i < 100; i++)); do
-    [[ -s stub-port ]] && break
-    sleep 0.1
-done
-bao_api POST sys/auth/kubernetes '{"type":"kubernetes"}' || fail "kubernetes"
-jq -n --rawfile ca "$BAO_DIR/ca.pem" --rawfile jwt jwt --arg host "http://127.0.0.1:$(<stub-port)" \
-    '{kubernetes_host: $host, kubernetes_ca_cert: $ca, token_reviewer_jwt: $jwt, disable_local_ca_jwt: true}' >k8s.json
-bao_api POST auth/kubernetes/config @k8s.json || fail "kubernetes config"
-bao_api POST auth/kubernetes/role/envelope '{"bound_service_account_names":"envelope","token_ttl":"1h",
-    "bound_service_account_namespaces":"prod","token_policies":"envelope"}' || fail "kubernetes role"
+bao_rig_jwt >jwt
+bao_rig_jwt >wrong-jwt
+bao_rig_kubernetes "$SCRATCH/jwt" '"token_ttl":"1h"' || fail "kubernetes"
 restart "auth = kubernetes" "role = envelope" "jwt-file = $SCRATCH/jwt"
 there_and_back
 restart "auth = kubernetes" "role = envelope" "jwt-file = $SCRATCH/wrong-jwt"
