@@ -101,7 +101,7 @@ static struct target targets[] = {
      .key = "kek/1",
      .label = "made",
      .blobs = {"azure1:1:::AAAA", "azure1:2:::AAAA"}},
-    {.backend = &azure_backend, /* App Service; its header is read at each login, so it is the last to be opened */
+    {.backend = &azure_backend, /* App Service; its header is read at each login, so it is opened last of these */
      .settings = {.address = (char *)"https://v.vault.azure.net", .auth = (char *)"managed-identity"},
      .environment = {{"IDENTITY_ENDPOINT", "http://169.254.129.2:8081/msi/token"}, {"IDENTITY_HEADER", "proof"}},
      .key = "kek/1",
