@@ -111,7 +111,7 @@ aws_rig_config() {
             echo "region = $RIG_REGION"
             [[ " $*" = *" endpoint ="* ]] || printf 'endpoint = %s\nsts-endpoint = %s\n' "$RIG_URL" "$RIG_URL"
             echo "deadline = 5s"
-            echo "timeout = 1s"
+            echo "timeout = 3s" # a busy machine needs more than one
             printf '%s\n' "$@"
         } >"$file"
     )

@@ -21,8 +21,8 @@ encrypt="encrypt alias/first - 00112233"
 restart() { # [LINE of kms.cnf…]
     client_stop
     aws_rig_config "$ENVELOPE_KMS_CONFIG" "$@"
-    # One attempt may take as long as all: so that it is the deadline that ends it.
-    sed -i 's/^deadline.*/deadline = 2s/; s/^timeout.*/timeout = 1m/' "$ENVELOPE_KMS_CONFIG"
+    # One attempt may take as long as all: so that it is the deadline that ends it, where nothing else does.
+    sed -i "s/^deadline.*/deadline = ${patience:-2s}/; s/^timeout.*/timeout = 1m/" "$ENVELOPE_KMS_CONFIG"
     client_start "$module" rig
 }
 fault() { aws_rig_do fault "{\"action\":\"$1\",\"kind\":\"$2\"${3:+,\"times\":$3}}" >/dev/null; }
@@ -46,11 +46,11 @@ ends() { # COMMAND PATTERN
     restart "endpoint = https://127.0.0.1:$greets"
     ends "$encrypt" "CKR_DEVICE_REMOVED *"
     # A handshake that is cut off is a broken connection, tried again; one that is refused is not.
-    restart "endpoint = https://127.0.0.1:$cuts" "ca-file = $SCRATCH/rig/ca.pem"
+    patience=30s restart "endpoint = https://127.0.0.1:$cuts" "ca-file = $SCRATCH/rig/ca.pem"
     says "$encrypt" "ok *"
     restart "endpoint = https://127.0.0.1:$never" "ca-file = $SCRATCH/rig/ca.pem"
     ends "$encrypt" "CKR_DEVICE_REMOVED gave up after *"
-    restart "endpoint = https://127.0.0.1:$refuses" "ca-file = $SCRATCH/rig/ca.pem"
+    patience=30s restart "endpoint = https://127.0.0.1:$refuses" "ca-file = $SCRATCH/rig/ca.pem"
     says "$encrypt" "CKR_TOKEN_NOT_RECOGNIZED *"
     for pit in accepts tunnels full; do
         restart "endpoint = $RIG_TLS_URL" "ca-file = $SCRATCH/rig/ca.pem" "proxy = http://127.0.0.1:${!pit}"
@@ -66,7 +66,7 @@ ends() { # COMMAND PATTERN
         clear
     done
     fault Encrypt throttle
-    ends "$encrypt" "CKR_DEVICE_ERROR *ThrottlingException*"
+    ends "$encrypt" "CKR_DEVICE_@(ERROR|REMOVED) *ThrottlingException*" # as the last try ends
     clear
     fault Encrypt redirect # is not followed
     says "$encrypt" "CKR_DEVICE_ERROR *no error name, HTTP 307*"
@@ -104,7 +104,7 @@ ends() { # COMMAND PATTERN
         says "$encrypt" "ok *" # and it is as it was
     done
     aws_rig_do counts '{}' >/dev/null
-    restart "profile = assumed"
+    patience=30s restart "profile = assumed"
     says "threads 8 2 alias/first" "ok"
     [[ $(aws_rig_count AssumeRole) = 1 ]] || fail "the role was assumed $(aws_rig_count AssumeRole) times"
     fault '*' quoted
@@ -149,26 +149,26 @@ ends() { # COMMAND PATTERN
     through() { curl -sS --fail --noproxy '*' --max-time 10 "http://127.0.0.1:$proxy/_tarpit/counts"; }
     aws_rig_credentials ALLOWED
     before=$(through)
-    http_proxy=http://127.0.0.1:$proxy restart
+    http_proxy=http://127.0.0.1:$proxy patience=30s restart
     says "$encrypt" "ok *"
     (($(through) > before)) || fail "the environment's proxy was not used"
     before=$(through)
-    http_proxy=http://127.0.0.1:$proxy NO_PROXY=127.0.0.1 restart
+    http_proxy=http://127.0.0.1:$proxy NO_PROXY=127.0.0.1 patience=30s restart
     says "$encrypt" "ok *"
     [[ $(through) = "$before" ]] || fail "NO_PROXY was not heeded"
-    restart "proxy = http://127.0.0.1:$proxy"
+    patience=30s restart "proxy = http://127.0.0.1:$proxy"
     says "$encrypt" "ok *"
     (($(through) > before)) || fail "the configured proxy was not used"
     for name in ${!AWS_@}; do unset "$name"; done
     export AWS_CONFIG_FILE=/nonexistent AWS_SHARED_CREDENTIALS_FILE=/nonexistent
     before=$(through)
     aws_rig_do counts '{}' >/dev/null
-    restart "proxy = http://127.0.0.1:$proxy" "imds-endpoint = $RIG_URL"
+    patience=30s restart "proxy = http://127.0.0.1:$proxy" "imds-endpoint = $RIG_URL"
     says "random 8" "ok *"
     [[ $(through) = $((before + 1)) && $(aws_rig_count metadata) = 3 ]] || fail "instance metadata went through a proxy"
     before=$(through)
     export AWS_CONTAINER_CREDENTIALS_FULL_URI=$RIG_URL/container AWS_CONTAINER_AUTHORIZATION_TOKEN=container-token
-    restart "proxy = http://127.0.0.1:$proxy"
+    patience=30s restart "proxy = http://127.0.0.1:$proxy"
     says "random 8" "ok *"
     [[ $(through) = $((before + 1)) ]] || fail "the container's agent was asked through a proxy"
 
