@@ -11,7 +11,7 @@ for needed in p11-kit pkcs11-tool; do
     command -v "$needed" >/dev/null || aws_rig_skip "no $needed"
 done
 [[ ! ${ENVELOPE_SANITIZE-} ]] || aws_rig_skip "p11-kit cannot load a module built with -fsanitize=$ENVELOPE_SANITIZE"
-libraries=$(dirname "$(ldconfig -p | awk '$1 == "libp11-kit.so.0" { print $NF; exit }')")
+libraries=$(dirname "$(PATH=$PATH:/sbin ldconfig -p | awk '$1 == "libp11-kit.so.0" { print $NF; exit }')")
 proxy=$libraries/p11-kit-proxy.so
 [[ -e $proxy ]] || aws_rig_skip "no p11-kit-proxy.so (p11-kit-modules)"
 
