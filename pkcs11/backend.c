@@ -112,10 +112,21 @@ void backend_fail_item(struct backend_item *item, CK_RV rv, envelope_status rais
     item->text = strdup(error_text());
 }
 
+/* Without memory the text is enough. */
+void backend_note_item(struct backend_item *item, const struct backend_call *call)
+{
+    free(item->service_code);
+    free(item->service_message);
+    item->service_code = strdup(call->service_code);
+    item->service_message = strdup(call->service_message);
+}
+
 void backend_item_reset(struct backend_item *item)
 {
     free(item->text);
-    item->text = NULL;
+    free(item->service_code);
+    free(item->service_message);
+    item->text = item->service_code = item->service_message = NULL;
     item->settled = item->plaintext_left = false;
     item->rv = CKR_OK;
     item->status = ENVELOPE_OK;

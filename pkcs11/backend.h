@@ -103,6 +103,7 @@ struct backend_item {
     CK_RV rv;
     envelope_status status; /* of a failure, with its text (malloc'ed, may be NULL) */
     char *text;
+    char *service_code, *service_message; /* what the service said of this item alone; malloc'ed, NULL: nothing */
     size_t out_at, out_length;
 };
 
@@ -193,6 +194,8 @@ struct backend_key *backend_add_key(struct backend_call *call);
 void backend_key_clear(struct backend_key *key);
 /* The same for one item: it is settled. */
 void backend_fail_item(struct backend_item *item, CK_RV rv, envelope_status raised);
+/* The call's service_code and service_message are of this item, which was failed. */
+void backend_note_item(struct backend_item *item, const struct backend_call *call);
 /* As at first. */
 void backend_item_reset(struct backend_item *item);
 /* Set rv and return BACKEND_FAILED: `return backend_fail(call, CKR_…, error_raise(…));` */

@@ -255,19 +255,6 @@ static enum backend_step refuse(const struct bao *bao, struct backend_call *call
                                     bao->settings->label, doing, on, call->service_message, known->advice));
 }
 
-/*
- * What the service said of one piece is not the call's, which goes on and may succeed: it stands behind the piece's
- * text, as TEXT, CODE, MESSAGE with a unit separator between them, which none of the three has in it (vendor_many.c).
- */
-static void add_words(struct backend_item *item, const char *code, const char *message)
-{
-    char *whole = NULL;
-    if (!item->text || asprintf(&whole, "%s\x1f%s\x1f%s", item->text, code, message) < 0)
-        return; /* without memory the text is enough */
-    free(item->text);
-    item->text = whole;
-}
-
 void bao_refuse_item(const struct bao *bao, struct backend_call *call, struct backend_item *item, const char *words,
                      const char *doing, const char *on)
 {
@@ -281,7 +268,7 @@ void bao_refuse_item(const struct bao *bao, struct backend_call *call, struct ba
                       error_raise(known ? known->status : ENVELOPE_E_HSM,
                                   "OpenBao token \"%s\": cannot %s \"%s\": %s%s%s", label, doing, on,
                                   call->service_message, known ? "; " : "", known ? known->advice : ""));
-    add_words(item, call->service_code, call->service_message);
+    backend_note_item(item, call); /* the call itself goes on, and may succeed */
 }
 
 enum backend_step bao_malformed(struct backend_call *call, const char *doing, const char *on, const char *missing)

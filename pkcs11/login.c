@@ -14,6 +14,7 @@ struct login {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool fetching;
+    bool turn_taken;
     bool logged_in;
     struct buffer pin;
     unsigned pin_number; /* of the PIN in use: what was fetched with an older one is not kept */
@@ -76,14 +77,7 @@ static bool wait_for_change(struct login *login, int64_t deadline)
     int64_t left = deadline - clock_monotonic();
     if (left <= 0)
         return false;
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(left / CLOCK_SECOND);
-    until.tv_nsec += (long)(left % CLOCK_SECOND) * 1000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_nsec -= 1000000000;
-        until.tv_sec++;
-    }
+    struct timespec until = clock_from_now(left);
     return pthread_cond_timedwait(&login->changed, &login->lock, &until) == 0;
 }
 
@@ -148,6 +142,25 @@ CK_RV login_get(struct login *login, login_fetch fetch, void *context, int64_t d
     *got = rv == CKR_OK ? credentials_ref(login->current) : NULL;
     pthread_mutex_unlock(&login->lock);
     return rv;
+}
+
+bool login_turn_begin(struct login *login, int64_t deadline)
+{
+    pthread_mutex_lock(&login->lock);
+    while (login->turn_taken && wait_for_change(login, deadline))
+        ;
+    bool ours = !login->turn_taken;
+    login->turn_taken = true;
+    pthread_mutex_unlock(&login->lock);
+    return ours;
+}
+
+void login_turn_end(struct login *login)
+{
+    pthread_mutex_lock(&login->lock);
+    login->turn_taken = false;
+    pthread_cond_broadcast(&login->changed);
+    pthread_mutex_unlock(&login->lock);
 }
 
 void login_drop(struct login *login, const struct credentials *refused)

@@ -20,6 +20,12 @@ typedef CK_RV (*login_fetch)(void *context, const char *pin, struct credentials 
 
 /* Valid credentials, to be unref'ed. */
 CK_RV login_get(struct login *login, login_fetch fetch, void *context, int64_t deadline, struct credentials **got);
+/*
+ * Around a C_Login as a whole, so that nobody's is undone by another's wrong PIN. False: others had their turns until
+ * the deadline.
+ */
+bool login_turn_begin(struct login *login, int64_t deadline);
+void login_turn_end(struct login *login);
 /* The service refused these: the next login_get fetches others. */
 void login_drop(struct login *login, const struct credentials *refused);
 /* NULL: as at first. */

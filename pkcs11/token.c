@@ -17,7 +17,6 @@ envelope_status token_open(const struct token_settings *settings, struct token *
     struct token *token = calloc(1, sizeof *token);
     if (!token)
         return error_raise(ENVELOPE_E_NO_MEMORY, "no memory for token %s", settings->label);
-    pthread_mutex_init(&token->login_turn, NULL);
     token->settings = settings;
     token->backend = backend_find(settings->backend);
     token->route = (struct http_route){.ca_file = settings->ca_file,
@@ -47,7 +46,6 @@ void token_close(struct token *token)
         token->backend->close(token->state);
     login_free(token->login);
     keys_free(token->keys);
-    pthread_mutex_destroy(&token->login_turn);
     free(token);
 }
 
@@ -203,13 +201,13 @@ CK_RV token_run_until(struct token *token, struct backend_call *call, int64_t de
     }
 }
 
-static CK_RV log_in(struct token *token, const char *pin)
+static CK_RV log_in(struct token *token, const char *pin, int64_t deadline)
 {
     struct credentials *credentials = NULL;
     struct fetching fetching = {token, NULL};
     if (login_set_pin(token->login, pin))
         return CKR_HOST_MEMORY;
-    CK_RV rv = login_get(token->login, fetch, &fetching, clock_monotonic() + token->settings->deadline, &credentials);
+    CK_RV rv = login_get(token->login, fetch, &fetching, deadline, &credentials);
     credentials_unref(credentials);
     if (rv != CKR_OK)
         login_set_pin(token->login, NULL);
@@ -220,9 +218,14 @@ static CK_RV log_in(struct token *token, const char *pin)
 
 CK_RV token_login(struct token *token, const char *pin)
 {
-    pthread_mutex_lock(&token->login_turn);
-    CK_RV rv = token_logged_in(token) ? CKR_USER_ALREADY_LOGGED_IN : log_in(token, pin);
-    pthread_mutex_unlock(&token->login_turn);
+    int64_t deadline = clock_monotonic() + token->settings->deadline;
+    if (!login_turn_begin(token->login, deadline)) {
+        error_raise(ENVELOPE_E_TIMEOUT, "[token %s]: the deadline passed while another thread logged in",
+                    token->settings->label);
+        return CKR_DEVICE_ERROR;
+    }
+    CK_RV rv = token_logged_in(token) ? CKR_USER_ALREADY_LOGGED_IN : log_in(token, pin, deadline);
+    login_turn_end(token->login);
     return rv;
 }
 

@@ -6,8 +6,6 @@
 #ifndef PKCS11_TOKEN_H
 #define PKCS11_TOKEN_H
 
-#include <pthread.h>
-
 #include "backend.h"
 #include "keys.h"
 
@@ -17,7 +15,6 @@ struct token {
     void *state;
     struct http_route route;
     struct login *login;
-    pthread_mutex_t login_turn; /* held through a C_Login: nobody's is undone by another's wrong PIN */
     struct keys *keys;
 };
 

@@ -34,19 +34,6 @@ static const char *key_to(const struct many *many)
 
 /* --- failures --- */
 
-/* What the service said of this item alone may stand behind the text: TEXT, CODE, MESSAGE (bao_message.c). */
-enum { BETWEEN = '\x1f' };
-
-static void take_words(CK_ENVELOPE_KMS_MESSAGE *message, const char *text)
-{
-    const char *code = strchr(text, BETWEEN);
-    const char *words = code ? strchr(code + 1, BETWEEN) : NULL;
-    if (!words)
-        return;
-    snprintf(message->service_code, sizeof message->service_code, "%.*s", (int)(words - code - 1), code + 1);
-    snprintf(message->service_message, sizeof message->service_message, "%s", words + 1);
-}
-
 /* Of several, the first of the caller's items is told about. */
 static void fail_item(struct many *many, size_t number, CK_RV rv, const char *text)
 {
@@ -56,10 +43,19 @@ static void fail_item(struct many *many, size_t number, CK_RV rv, const char *te
     many->failed = number;
     many->message = many->call->asked ? many->call->session->message : (CK_ENVELOPE_KMS_MESSAGE){0};
     many->message.rv = rv;
-    const char *end = strchrnul(text, BETWEEN);
-    snprintf(many->message.text, sizeof many->message.text, "item %zu of %zu: %.*s", number + 1, many->count,
-             (int)(end - text), text);
-    take_words(&many->message, text);
+    snprintf(many->message.text, sizeof many->message.text, "item %zu of %zu: %s", number + 1, many->count, text);
+}
+
+/* With what the service said of it alone, which it may have said while the call succeeded. */
+static void fail_piece(struct many *many, size_t number, const struct backend_item *piece)
+{
+    CK_ENVELOPE_KMS_MESSAGE *message = &many->message;
+    bool first = number < many->failed;
+    fail_item(many, number, piece->rv, piece->text ? piece->text : "");
+    if (first && piece->service_code)
+        snprintf(message->service_code, sizeof message->service_code, "%s", piece->service_code);
+    if (first && piece->service_message)
+        snprintf(message->service_message, sizeof message->service_message, "%s", piece->service_message);
 }
 
 /* The service is gone, or refuses us altogether: nobody waits for that as often as there are items. */
@@ -96,7 +92,7 @@ static void settle(struct many *many, size_t i, const struct buffer *out)
     if (piece->rv == CKR_OK)
         give(many, many->index[i], piece, piece->out_length ? out->bytes + piece->out_at : NULL);
     else
-        fail_item(many, many->index[i], piece->rv, piece->text ? piece->text : "");
+        fail_piece(many, many->index[i], piece);
 }
 
 /* As many pieces from `from` on as one request takes: at least one. */

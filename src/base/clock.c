@@ -73,6 +73,19 @@ int64_t clock_tick(void)
 
 #endif
 
+struct timespec clock_from_now(int64_t duration)
+{
+    enum { SECOND_IN_NANOSECONDS = 1000000000 };
+    struct timespec until;
+    if (duration < 0)
+        duration = 0;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    int64_t nanoseconds = until.tv_nsec + duration % CLOCK_SECOND * 1000;
+    until.tv_sec += (time_t)(duration / CLOCK_SECOND + nanoseconds / SECOND_IN_NANOSECONDS);
+    until.tv_nsec = (long)(nanoseconds % SECOND_IN_NANOSECONDS);
+    return until;
+}
+
 void clock_set_source(int64_t (*source)(void))
 {
     atomic_store(&injected, source);

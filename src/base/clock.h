@@ -7,6 +7,7 @@
 
 #include <stdint.h>
 #include <stddef.h>
+#include <time.h>
 
 #define CLOCK_SECOND INT64_C(1000000)
 
@@ -20,6 +21,12 @@ int64_t clock_monotonic_coarse(void);
  * only: it says "some milliseconds went by", and is wrong about it only in saying so too often.
  */
 int64_t clock_tick(void);
+
+/*
+ * That many microseconds from now (none, if negative) on CLOCK_MONOTONIC, for what waits by the kernel's clock whatever
+ * clock_set_source() says: condition variables, mutexes.
+ */
+struct timespec clock_from_now(int64_t duration);
 
 /* Replace all with one source that returns microseconds; NULL restores the system's. Tests only. */
 void clock_set_source(int64_t (*source)(void));

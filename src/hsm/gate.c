@@ -55,12 +55,7 @@ bool hsm_wait(pthread_cond_t *condition, int64_t deadline)
     int64_t left = deadline - clock_monotonic();
     if (left <= 0)
         return false;
-    /* The kernel waits on its own clock, whatever clock_set_source says. */
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    int64_t nanoseconds = until.tv_nsec + left % CLOCK_SECOND * 1000;
-    until.tv_sec += (time_t)(left / CLOCK_SECOND + nanoseconds / 1000000000);
-    until.tv_nsec = (long)(nanoseconds % 1000000000);
+    struct timespec until = clock_from_now(left);
     return pthread_cond_timedwait(condition, &lock, &until) == 0;
 }
 

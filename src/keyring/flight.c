@@ -111,24 +111,10 @@ struct keyring_flight *keyring_flight_try(keyring *ring, enum keyring_flight_kin
     return NULL;
 }
 
-/* A condition variable waits by the system's clock, whatever source base/clock.h has been given. */
-static struct timespec wait_until(int64_t duration)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(duration / CLOCK_SECOND);
-    until.tv_nsec += (long)(duration % CLOCK_SECOND) * 1000;
-    if (until.tv_nsec >= 1000000000L) {
-        until.tv_nsec -= 1000000000L;
-        until.tv_sec++;
-    }
-    return until;
-}
-
 envelope_status keyring_flight_wait(keyring *ring, struct keyring_flight *flight)
 {
     atomic_fetch_add_explicit(&ring->waits, 1, memory_order_relaxed);
-    struct timespec until = wait_until(ring->settings.deadline);
+    struct timespec until = clock_from_now(ring->settings.deadline);
     pthread_mutex_lock(&ring->lock);
     int rv = 0;
     while (!flight->landed && rv == 0)

@@ -255,13 +255,24 @@ CK_RV stub_get_interface_list(struct p11_interface *interfaces, CK_ULONG *count)
     return get_interface_list(interfaces, count);
 }
 
+/* The service is not in the process that forks, in truth: its lock must not stay locked in a child. */
+static void lock_keys(void)
+{
+    pthread_mutex_lock(&keys_lock);
+}
+
+static void unlock_keys(void)
+{
+    pthread_mutex_unlock(&keys_lock);
+}
+
 static char path[] = "/tmp/envelope-p11.XXXXXX";
 
 int stub_set_up(void **state)
 {
     (void)state;
     static const char text[] =
-        "[token two]\nbackend = stub\ncreate = yes\ndestroy = yes\n[token one]\nbackend = stub\n";
+        "[token two]\nbackend = stub\ncreate = yes\ndestroy = yes\n[token one]\nbackend = stub\ndeadline = 1s\n";
     EVP_PKEY *pair = EVP_RSA_gen(2048);
     public_key_length = pair ? i2d_PUBKEY(pair, &public_key) : 0;
     EVP_PKEY_free(pair);
@@ -270,6 +281,8 @@ int stub_set_up(void **state)
         return 1;
     close(file);
     keys_reset();
+    if (pthread_atfork(lock_keys, unlock_keys, unlock_keys) != 0)
+        return 1;
     return setenv("ENVELOPE_KMS_CONFIG", path, 1) == 0 && C_GetFunctionList(&p11) == CKR_OK ? 0 : 1;
 }
 

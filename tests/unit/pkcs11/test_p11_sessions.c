@@ -337,6 +337,29 @@ static void a_login_ends_with_the_last_session_that_was_closed_amid_it(void **st
     assert_int_equal(state_of(next), CKS_RO_PUBLIC_SESSION);
 }
 
+/* Each has its own deadline, however many stand in line before it. */
+static void a_login_waits_for_those_of_others_only_until_its_deadline(void **state)
+{
+    (void)state;
+    struct worker first = {.knows = true}, others[THREADS];
+    atomic_store(&stub.hold, true);
+    assert_int_equal(pthread_create(&first.thread, NULL, log_in, &first), 0);
+    wait_until_held(1);
+    for (unsigned i = 0; i < THREADS; i++) {
+        others[i] = (struct worker){.knows = true};
+        assert_int_equal(pthread_create(&others[i].thread, NULL, log_in_elsewhere, &others[i]), 0);
+    }
+    /* The first is never let go meanwhile: they come back by themselves. */
+    for (unsigned i = 0; i < THREADS; i++) {
+        pthread_join(others[i].thread, NULL);
+        assert_rv(others[i].rv, CKR_DEVICE_ERROR);
+    }
+    atomic_store(&stub.hold, false);
+    pthread_join(first.thread, NULL);
+    assert_rv(first.rv, CKR_OK);
+    assert_int_equal(state_of(session), CKS_RW_USER_FUNCTIONS);
+}
+
 /* --- children --- */
 
 static int in_child(void)
@@ -404,6 +427,7 @@ int main(void)
         cmocka_unit_test(threads_find_out_that_the_module_has_ended),
         T(a_session_closed_amid_a_call_ends_after_it),
         T(a_login_ends_with_the_last_session_that_was_closed_amid_it),
+        T(a_login_waits_for_those_of_others_only_until_its_deadline),
         T(a_child_begins_anew_and_its_parent_goes_on),
         cmocka_unit_test(a_child_forked_beside_busy_threads_begins_anew),
     };
