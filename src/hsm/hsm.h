@@ -88,6 +88,11 @@ struct hsm_rewrap {
     size_t aad_from_length, aad_to_length;
     const uint8_t *blob;
     size_t blob_length;
+    /*
+     * HSM_DEK_SIZE of locked memory each, for a DEK that has to pass through this process; wiped afterwards. Both NULL:
+     * some is mapped, locked and unmapped for this move, which takes about as long as a token does.
+     */
+    uint8_t *dek, *again;
 };
 /*
  * Move a wrapped DEK to another KEK and AAD; made as in hsm_wrap, and known to unwrap. Where both KEKs are one key

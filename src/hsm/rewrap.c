@@ -31,21 +31,47 @@ envelope_status hsm_rewrap_target(const struct hsm_wrap *from, struct hsm_kek *k
     return status;
 }
 
+/* Where a DEK is while it passes through this process, and what unwraps of what was made of it. */
+struct passing {
+    uint8_t *dek, *again;
+    uint8_t *own; /* both, if the caller gave none */
+};
+
+static envelope_status passing_begin(const struct hsm_rewrap *move, struct passing *passing)
+{
+    *passing = (struct passing){.dek = move->dek, .again = move->again};
+    if (passing->dek && passing->again)
+        return ENVELOPE_OK;
+    passing->own = secmem_alloc((size_t)2 * HSM_DEK_SIZE);
+    if (!passing->own)
+        return error_status();
+    passing->dek = passing->own;
+    passing->again = passing->own + HSM_DEK_SIZE;
+    return ENVELOPE_OK;
+}
+
+static envelope_status passing_end(const struct passing *passing, envelope_status status, const char *who)
+{
+    if (status == ENVELOPE_OK && CRYPTO_memcmp(passing->dek, passing->again, HSM_DEK_SIZE) != 0)
+        status = error_raise(ENVELOPE_E_UNWRAP, "the %s unwraps another key than it wrapped", who);
+    secmem_wipe(passing->dek, HSM_DEK_SIZE);
+    secmem_wipe(passing->again, HSM_DEK_SIZE);
+    secmem_free(passing->own);
+    return status;
+}
+
 /* What the module made of a DEK that left the service: it must be the same one. */
 static envelope_status compare(struct hsm_wrap *from, struct hsm_wrap *to, const struct moving *job, size_t made)
 {
     const struct hsm_rewrap *move = job->move;
-    uint8_t *dek = secmem_alloc((size_t)2 * HSM_DEK_SIZE);
-    if (!dek)
-        return error_status();
-    envelope_status status =
-        hsm_service_unwrap(from, move->blob + HSM_BLOB_HEADER, move->blob_length - HSM_BLOB_HEADER, dek);
+    struct passing passing;
+    envelope_status status = passing_begin(move, &passing);
+    if (status != ENVELOPE_OK)
+        return status;
+    status = hsm_service_unwrap(from, move->blob + HSM_BLOB_HEADER, move->blob_length - HSM_BLOB_HEADER, passing.dek);
     if (status == ENVELOPE_OK)
-        status = hsm_service_unwrap(to, job->blob + HSM_BLOB_HEADER, made, dek + HSM_DEK_SIZE);
-    if (status == ENVELOPE_OK && CRYPTO_memcmp(dek, dek + HSM_DEK_SIZE, HSM_DEK_SIZE) != 0)
-        status = error_raise(ENVELOPE_E_UNWRAP, "the service unwraps another key than it wrapped");
-    secmem_free(dek);
-    return status;
+        status = hsm_service_unwrap(to, job->blob + HSM_BLOB_HEADER, made, passing.again);
+    return passing_end(&passing, status, "service");
 }
 
 /*
@@ -102,21 +128,19 @@ static envelope_status rewrap_inside(hsm *instance, struct moving *job)
 /* Unwrapped and wrapped again here, in locked memory; what was made must give the same DEK before it is believed. */
 static envelope_status rewrap_here(hsm *instance, const struct hsm_rewrap *move, uint8_t **made, size_t *made_length)
 {
-    uint8_t *dek = secmem_alloc((size_t)2 * HSM_DEK_SIZE);
+    struct passing passing;
     uint8_t *blob = NULL;
     size_t length = 0;
-    if (!dek)
-        return error_status();
-    uint8_t *again = dek + HSM_DEK_SIZE;
-    envelope_status status = hsm_unwrap_part(instance, move->from, move->aad_from, move->aad_from_length, move->blob,
-                                             move->blob_length, dek);
+    envelope_status status = passing_begin(move, &passing);
+    if (status != ENVELOPE_OK)
+        return status;
+    status = hsm_unwrap_part(instance, move->from, move->aad_from, move->aad_from_length, move->blob, move->blob_length,
+                             passing.dek);
     if (status == ENVELOPE_OK)
-        status = hsm_wrap_part(instance, move->to, move->aad_to, move->aad_to_length, dek, &blob, &length);
+        status = hsm_wrap_part(instance, move->to, move->aad_to, move->aad_to_length, passing.dek, &blob, &length);
     if (status == ENVELOPE_OK)
-        status = hsm_unwrap_part(instance, move->to, move->aad_to, move->aad_to_length, blob, length, again);
-    if (status == ENVELOPE_OK && CRYPTO_memcmp(dek, again, HSM_DEK_SIZE) != 0)
-        status = error_raise(ENVELOPE_E_UNWRAP, "the token unwraps another key than it wrapped");
-    secmem_free(dek);
+        status = hsm_unwrap_part(instance, move->to, move->aad_to, move->aad_to_length, blob, length, passing.again);
+    status = passing_end(&passing, status, "token");
     if (status != ENVELOPE_OK) {
         free(blob);
         return status;

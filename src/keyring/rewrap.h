@@ -38,8 +38,6 @@ struct rewrap_source {
     uint32_t kek_id;
     unsigned away;               /* times in a row that it could not be reached */
     struct keyring_failure lost; /* nothing can be had from it: the next version under it would hear the same */
-    const char *to;              /* the KEK that the rest was found out for */
-    bool here;                   /* neither is a key service's */
     bool many;     /* a DEK leaves its service on the way, so that several in one request gain something */
     unsigned vain; /* requests for several that moved none, in a row */
 };

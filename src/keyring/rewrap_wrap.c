@@ -4,8 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include <openssl/crypto.h>
-
 #include "base/error.h"
 #include "keyring/binding.h"
 
@@ -28,40 +26,6 @@ static void bind(const struct rewrapping *job, const struct rewrap_key *key, con
 
 /* ---- one ---- */
 
-/*
- * As hsm_rewrap does it where no key service is asked, but with secret memory that is there already: to map, lock and
- * unmap some for every DEK takes about as long as the token does.
- */
-static envelope_status rewrap_here(struct rewrapping *job, const struct hsm_rewrap *plan, struct rewrap_moved *moved)
-{
-    hsm *token = job->ring->token;
-    envelope_status status =
-        hsm_unwrap(token, plan->from, plan->aad_from, plan->aad_from_length, plan->blob, plan->blob_length, job->dek);
-    if (!status)
-        status = hsm_wrap(token, plan->to, plan->aad_to, plan->aad_to_length, job->dek, &moved->blob, &moved->length);
-    if (!status)
-        status = hsm_unwrap(token, plan->to, plan->aad_to, plan->aad_to_length, moved->blob, moved->length, job->again);
-    if (!status && CRYPTO_memcmp(job->dek, job->again, HSM_DEK_SIZE) != 0)
-        status = error_raise(ENVELOPE_E_UNWRAP, "the token unwraps another key than it wrapped");
-    secmem_wipe(job->dek, HSM_DEK_SIZE);
-    secmem_wipe(job->again, HSM_DEK_SIZE);
-    if (status) {
-        free(moved->blob);
-        moved->blob = NULL;
-    }
-    return status;
-}
-
-static bool is_here(struct rewrapping *job, struct rewrap_source *source, const struct hsm_rewrap *plan)
-{
-    if (source->to != plan->to) {
-        hsm *token = job->ring->token;
-        source->to = plan->to;
-        source->here = !hsm_kek_in_service(token, plan->from) && !hsm_kek_in_service(token, plan->to);
-    }
-    return source->here;
-}
-
 static envelope_status ask(struct rewrapping *job, const struct rewrap_key *key, const struct store_version *row,
                            struct rewrap_moved *moved)
 {
@@ -74,18 +38,15 @@ static envelope_status ask(struct rewrapping *job, const struct rewrap_key *key,
                                     .aad_from_length = bound.from_length,
                                     .aad_to_length = bound.to_length,
                                     .blob = row->blob,
-                                    .blob_length = row->blob_length};
+                                    .blob_length = row->blob_length,
+                                    .dek = job->dek,
+                                    .again = job->again};
     if (!plan.from)
         return error_status();
     keyring_gate_enter();
-    struct rewrap_source *source = keyring_rewrap_source(job, row->kek_id);
-    bool here = is_here(job, source, &plan);
-    envelope_status status = here ? rewrap_here(job, &plan, moved)
-                                  : hsm_rewrap(job->ring->token, &plan, &moved->blob, &moved->length, &moved->inside);
+    envelope_status status = hsm_rewrap(job->ring->token, &plan, &moved->blob, &moved->length, &moved->inside);
     keyring_gate_leave();
     snprintf(moved->requests, sizeof moved->requests, "%s", hsm_requests());
-    if (status)
-        source->to = NULL; /* a module that could not be loaded is taken for one without a service */
     return status;
 }
 
@@ -103,7 +64,7 @@ envelope_status keyring_rewrap_wrap(struct rewrapping *job, const struct rewrap_
         return status;
     }
     keyring_rewrap_source_works(job, row->kek_id);
-    source->many = !source->here && !moved->inside && source->vain < VAIN_MAX;
+    source->many = !moved->inside && source->vain < VAIN_MAX;
     return ENVELOPE_OK;
 }
 
