@@ -67,7 +67,7 @@ struct bridge {
     pthread_mutex_t lock; /* of what follows; never held across a call into anything slow */
     struct session **sessions;
     size_t session_room;
-    size_t sessions_taken; /* so many places, from the first, have one */
+    size_t sessions_taken;                     /* so many places, from the first, have one */
     size_t open_sessions[SETTINGS_TOKENS_MAX]; /* by token */
     uint64_t session_number;
     struct objects objects[SETTINGS_TOKENS_MAX]; /* session objects by token */
